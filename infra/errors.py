@@ -23,7 +23,7 @@ EXIT_INTERRUPTED = 130
 
 
 class EditTransferError(Exception):
-    """Anything this project raises on purpose. `code` is stable and machine-readable, the message is for people."""
+    """Anything raised on purpose: `code` is for machines and stays, the message is for people."""
 
     code: str = "internal"
     exit_code: int = EXIT_BROKEN

@@ -1,0 +1,36 @@
+"""The only reader of the environment (AWS variables excepted: boto3 and pyarrow read those themselves)."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.errors import SettingError
+
+PREFIX = "EDIT_TRANSFER_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment may decide.
+
+    base        id or folder of the base to use where a command names none; None is the bundled one
+    max_pixels  images with more pixels than this are refused before they are decoded
+    """
+
+    base: str | None = None
+    max_pixels: int = 100_000_000
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the variables `EDIT_TRANSFER_*`. Raises SettingError, naming the key."""
+    return Settings(
+        base=environment.get(f"{PREFIX}BASE") or None,
+        max_pixels=_positive(environment, f"{PREFIX}MAX_PIXELS", Settings.max_pixels),
+    )
+
+
+def _positive(environment: Mapping[str, str], key: str, default: int) -> int:
+    text = environment.get(key) or str(default)
+    if not (text.isdecimal() and int(text) > 0):
+        raise SettingError(f"{key} must be a whole number above zero, but is {text!r}.")
+    return int(text)

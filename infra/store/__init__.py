@@ -1,0 +1,92 @@
+"""Objects under URIs: a local folder, `s3://bucket/key`, or `memory://name` (this process only).
+
+    read, write, write_if_absent, stat, list_objects, delete, arrow
+
+A write is atomic: a reader sees the old object or the new one, never half of one. The scheme of the URI
+picks the store; a URI without a scheme, and `file://`, is a local path. No other module talks to an SDK.
+Every function raises StoreError (NotInStore where the object is missing) and nothing else.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from infra.errors import StoreError
+from infra.store.local import LocalStore, local_path
+from infra.store.memory import MemoryStore
+from infra.store.protocol import Store, Stored
+from infra.store.s3 import S3Store
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = [
+    "Store",
+    "Stored",
+    "arrow",
+    "delete",
+    "join",
+    "list_objects",
+    "local_path",
+    "read",
+    "scheme_of",
+    "stat",
+    "store_for",
+    "write",
+    "write_if_absent",
+]
+
+
+def read(uri: str) -> bytes:
+    """The bytes of an object. Raises NotInStore."""
+    return store_for(uri).read(uri)
+
+
+def write(uri: str, data: bytes) -> None:
+    """Write or replace an object, whole."""
+    store_for(uri).write(uri, data)
+
+
+def write_if_absent(uri: str, data: bytes) -> bool:
+    """Write an object unless there is one. Of any number of racing writers exactly one gets True."""
+    return store_for(uri).write_if_absent(uri, data)
+
+
+def stat(uri: str) -> Stored | None:
+    """Size and etag of an object, None if there is none."""
+    return store_for(uri).stat(uri)
+
+
+def list_objects(prefix: str) -> Iterator[Stored]:
+    """Every object below a folder or prefix, in order of its URI; hidden names (`.name`) are passed over."""
+    return store_for(prefix).list_objects(prefix)
+
+
+def delete(uri: str) -> None:
+    """Remove an object; one that is not there is no error."""
+    store_for(uri).delete(uri)
+
+
+def arrow(uri: str) -> tuple["FileSystem", str]:
+    """pyarrow's filesystem for a URI and the path inside it, for Parquet and other bulk tables."""
+    return store_for(uri).arrow(uri)
+
+
+def scheme_of(uri: str) -> str:
+    """`s3` of `s3://bucket/key`; `file` of anything without a scheme."""
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", uri)
+    return match[1] if match else "file"
+
+
+def join(uri: str, *names: str) -> str:
+    """A URI below another one."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def store_for(uri: str) -> Store:
+    """The store that serves this URI. Raises StoreError for a scheme we do not speak."""
+    stores: dict[str, Store] = {"file": LocalStore(), "s3": S3Store(), "memory": MemoryStore()}
+    try:
+        return stores[scheme_of(uri)]
+    except KeyError:
+        raise StoreError(f"{uri}: only local paths, s3:// and memory:// addresses can be used.") from None
