@@ -1,4 +1,4 @@
-"""The command `edit-transfer`. Sub-commands live with their package: a light `cli.py` with `register(app)`."""
+"""The command `edit-transfer`. Sub-commands live with their package: a `cli.py` with `register(app)`."""
 
 import importlib
 from importlib.metadata import version
