@@ -91,8 +91,10 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
     image, exif = _upright(_loaded(opened))
     colour, alpha = _separated(_eight_bits(image, white_is_zero))
     profile = _usable_profile(image.info.get("icc_profile"), colour.mode)
+    rgb = _converted(colour, profile, "RGB", to_srgb=True)
+    rgb.info = {}  # Pillow would write what it finds there again
     return Photo(
-        image=_converted(colour, profile, "RGB", to_srgb=True),
+        image=rgb,
         format=_format(opened),
         alpha=alpha,
         cmyk=colour.mode == "CMYK",
@@ -170,8 +172,8 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
     """The image turned as its EXIF says, and the EXIF that stays true of it."""
     try:
         turned = ImageOps.exif_transpose(image)
-        exif = turned.getexif()
-        for tag in set(exif) - DESCRIPTIVE if _format(image) == "TIFF" else {ORIENTATION} & set(exif):
+        exif = image.getexif()
+        for tag in set(exif) - DESCRIPTIVE if image.format == "TIFF" else set(exif) & {ORIENTATION}:
             del exif[tag]
         return turned, exif.tobytes() if exif else b""
     except Exception:  # damaged EXIF is no reason to refuse a photograph
@@ -272,7 +274,7 @@ def _dpi(value: Any) -> tuple[float, float] | None:
         across, down = (float(number) for number in value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if min(across, down) >= 1 and max(across, down) < 65_535 else None
+    return (across, down) if min(across, down) > 1 and max(across, down) < 65_535 else None
 
 
 def _webp_chunks(data: bytes) -> list[bytes]:
