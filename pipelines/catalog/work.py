@@ -1,0 +1,54 @@
+"""What decides a result: the recipe of a job, and from it the seed and the work id of every image."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything but the image that decides a result.
+
+    revision  digest of the base's weights; `base` is only its name and decides nothing
+    pairs     sha256 of the before and the after file of each pair
+    adapter   digest of the adapter, None where pairs alone show the edit
+    format    output format, None for the input's own; decides the file, but not the pixels
+    seed      the number given by the user, from which every image's own seed is derived
+    """
+
+    base: str
+    revision: str
+    pairs: tuple[tuple[str, str], ...]
+    attention: str
+    max_area: int
+    steps: int
+    seed: int = 0
+    format: str | None = None
+    adapter: str | None = None
+
+    def digest(self) -> str:
+        """sha256 over what decides the result files."""
+        return _digest(self.pixels_digest(), self.format)
+
+    def pixels_digest(self) -> str:
+        """sha256 over what decides the pixels."""
+        deciding = asdict(self)
+        del deciding["base"], deciding["format"]
+        return _digest(deciding)
+
+    def seed_for(self, input_sha256: str) -> int:
+        """63 bits: the same for the same image and edit, whatever the order, the batch or the file format."""
+        return int(_digest(input_sha256, self.pixels_digest())[:16], 16) >> 1
+
+    def work_id(self, input_sha256: str | None) -> str:
+        """Names one piece of work: these bytes, this recipe. None stands for an input that was not read."""
+        return _digest(input_sha256, self.digest())
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest(*parts: object) -> str:
+    return sha256(json.dumps(parts, sort_keys=True).encode())
