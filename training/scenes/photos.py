@@ -1,6 +1,6 @@
 """Crops of real photographs that come inside scikit-image and scikit-learn; nothing is downloaded.
 
-Training: rocket, hubble, retina, brick, grass and gravel textures (scikit-image, public domain or CC0; retina CC BY),
+Training: rocket, hubble, retina, brick (scikit-image, public domain or CC0; retina CC BY),
 china and flower (scikit-learn, CC BY). Held out, for evaluation and the demo: chelsea, coffee, astronaut.
 """
 
@@ -20,7 +20,7 @@ SPLITS = {
     "train": (
         *(
             ("skimage", f"data/{name}")
-            for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg", "brick.png", "grass.png", "gravel.png")
+            for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg", "brick.png")
         ),
         ("sklearn", "datasets/images/china.jpg"),
         ("sklearn", "datasets/images/flower.jpg"),

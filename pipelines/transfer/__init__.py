@@ -1,0 +1,8 @@
+"""One image: the in-context diffusion transformer. Pure torch; nothing here knows of Ray, stores or folders of photos.
+
+Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2` (a family), `sampler`, `editor`.
+"""
+
+from pipelines.transfer.editor import Editor, Pair, Prefix
+
+__all__ = ["Editor", "Pair", "Prefix"]

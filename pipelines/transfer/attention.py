@@ -1,0 +1,160 @@
+"""Prefix attention for the FLUX.2 family: processors that read keys and values kept from clean blocks.
+
+Letters: B images, S tokens, H heads, D channels of a head. The processors do what the stock ones of diffusers do, with
+one addition: given a `memory`, they attend to the remembered tokens as well, and leave their own keys and values in it.
+They read the memory from a keyword of their signature, because diffusers drops unknown keywords with only a log line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import Flux2Transformer2DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2ParallelSelfAttention
+from torch import Tensor
+
+Rotary = tuple[Tensor, Tensor]
+KeyValue = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Keys and values of some clean tokens, rotary positions applied: one (BSHD, BSHD) per layer.
+
+    B is 1 for tokens shared by every image of a batch, such as a pair's.
+    """
+
+    layers: tuple[KeyValue, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+    def repeat(self, times: int) -> Segment:
+        """Every image `times` in a row."""
+        return Segment(tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.layers))
+
+
+def join(segments: Sequence[Segment]) -> Segment:
+    """One segment with the tokens of all: several pairs are remembered together by joining their caches."""
+    layers = zip(*(segment.layers for segment in segments), strict=True)
+    return Segment(tuple((torch.cat([k for k, _ in kvs], 1), torch.cat([v for _, v in kvs], 1)) for kvs in layers))
+
+
+@dataclass
+class Memory:
+    """What one pass through the model reads, and the keys and values it leaves when `record` is set."""
+
+    read: Sequence[Segment] = ()
+    record: bool = False
+    written: dict[int, KeyValue] = field(default_factory=dict)
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> KeyValue:
+        """Keys and values to attend to in this layer: the remembered ones, then the pass's own (BSHD)."""
+        if self.record:
+            self.written[layer] = (key, value)
+        if not self.read:
+            return key, value
+        shape = (key.shape[0], -1, -1, -1)
+        keys = [segment.layers[layer][0].expand(shape) for segment in self.read]
+        values = [segment.layers[layer][1].expand(shape) for segment in self.read]
+        return torch.cat([*keys, key], 1), torch.cat([*values, value], 1)
+
+    def segment(self) -> Segment:
+        """What was recorded."""
+        return Segment(tuple(self.written[layer] for layer in sorted(self.written)))
+
+
+class _Processor:
+    _attention_backend = None  # set by `transformer.set_attention_backend`
+    _parallel_config = None
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rotary: Rotary, mask: Tensor | None, memory: Memory | None
+    ) -> Tensor:
+        query = apply_rotary_emb(query, rotary, sequence_dim=1)
+        key = apply_rotary_emb(key, rotary, sequence_dim=1)
+        if memory is not None:
+            key, value = memory.extend(self.layer, key, value)
+        attended = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return attended.flatten(2, 3).to(query.dtype)
+
+
+class DoubleStreamProcessor(_Processor):
+    """For the blocks with separate text and image streams; the order inside is text, image."""
+
+    def __call__(
+        self,
+        attn: Flux2Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Rotary | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (-1, attn.head_dim))
+
+        query = torch.cat(
+            [
+                attn.norm_added_q(heads(attn.add_q_proj(encoder_hidden_states))),
+                attn.norm_q(heads(attn.to_q(hidden_states))),
+            ],
+            1,
+        )
+        key = torch.cat(
+            [
+                attn.norm_added_k(heads(attn.add_k_proj(encoder_hidden_states))),
+                attn.norm_k(heads(attn.to_k(hidden_states))),
+            ],
+            1,
+        )
+        value = torch.cat([heads(attn.add_v_proj(encoder_hidden_states)), heads(attn.to_v(hidden_states))], 1)
+        assert image_rotary_emb is not None
+        attended = self._attend(query, key, value, image_rotary_emb, attention_mask, memory)
+        text, image = attended.split([encoder_hidden_states.shape[1], hidden_states.shape[1]], 1)
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+
+
+class SingleStreamProcessor(_Processor):
+    """For the blocks that run text and image as one stream, attention and feed-forward in parallel."""
+
+    def __call__(
+        self,
+        attn: Flux2ParallelSelfAttention,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Rotary | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        sizes = [attn.inner_dim] * 3 + [attn.mlp_hidden_dim * attn.mlp_mult_factor]
+        query, key, value, mlp = attn.to_qkv_mlp_proj(hidden_states).split(sizes, -1)
+        query, key, value = (x.unflatten(-1, (-1, attn.head_dim)) for x in (query, key, value))
+        assert image_rotary_emb is not None
+        attended = self._attend(
+            attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, attention_mask, memory
+        )
+        return attn.to_out(torch.cat([attended, attn.mlp_act_fn(mlp)], -1))
+
+
+def install(transformer: Flux2Transformer2DModel) -> None:
+    """Give every block a processor that knows its layer: double-stream blocks first, then single-stream ones."""
+    double = transformer.transformer_blocks
+    for layer, block in enumerate(double):
+        block.attn.set_processor(DoubleStreamProcessor(layer))
+    for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
+        block.attn.set_processor(SingleStreamProcessor(layer))

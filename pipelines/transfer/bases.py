@@ -1,0 +1,120 @@
+"""Bases: pretrained models in diffusers folders, by path or Hub id. A base is data; nothing here is special about one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infra.errors import BaseNotFound
+from pipelines.transfer.flux2 import Flux2
+
+BUNDLED = Path(__file__).parent / "bases" / "miniature"
+PARTS = ("transformer", "vae", "scheduler")
+STEPS, STEPS_DISTILLED = 28, 4  # where the base's own folder says nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSettings:
+    """How a base likes to be used, from `edit_transfer.json` in its folder, else from what its configs say."""
+
+    steps: int
+    attention: str
+    max_area: int  # pixels
+
+
+def find_base(base: str | Path | None) -> Path:
+    """The local folder of a base: the bundled one for None, a path, or a Hub id fetched into the Hub's cache.
+
+    Raises:
+        BaseNotFound: no such folder, or the Hub does not give it.
+    """
+    folder = BUNDLED if base is None else Path(base)
+    if not folder.is_dir():
+        folder = _fetch(str(base))
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise BaseNotFound(
+            f"The base {base or 'bundled with this project'} has no {' and no '.join(missing)} folder. Give a"
+            " diffusers folder with transformer, vae and scheduler, or a Hub id."
+        )
+    return folder
+
+
+def _fetch(hub_id: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+        raise BaseNotFound(f"There is no base at {hub_id}. Give a diffusers folder or a Hub id such as owner/name.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", *(f"{part}/*" for part in PARTS)]
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+    except Exception as error:  # the Hub client raises many kinds: offline, unknown, gated
+        raise BaseNotFound(
+            f"The base {hub_id} is neither a folder here nor could it be fetched from the Hub"
+            f" ({type(error).__name__}). Check the name, your network and your access."
+        ) from error
+
+
+def revision_of(base: str | Path | None) -> str:
+    """Hex SHA-256 over everything that decides a base's pixels: configs and weights of its three parts."""
+    folder, digest = find_base(base), hashlib.sha256()
+    for part in PARTS:
+        for path in sorted((folder / part).rglob("*")):
+            if path.suffix in (".json", ".safetensors"):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def settings_of(folder: Path) -> BaseSettings:
+    """Steps, attention and area a base is used with unless the user says otherwise."""
+    told = _read_json(folder / "edit_transfer.json")
+    side = _read_json(folder / "vae" / "config.json").get("sample_size", 1024)
+    distilled = _read_json(folder / "model_index.json").get("is_distilled", False)
+    return BaseSettings(
+        steps=told.get("steps", STEPS_DISTILLED if distilled else STEPS),
+        attention=told.get("attention", "prefix"),
+        max_area=told.get("max_area", side * side),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None = None) -> Flux2:
+    """Load the models of a base folder onto a device.
+
+    Raises:
+        BaseNotFound: the folder holds a transformer of a class this version does not know, or broken weights.
+    """
+    kind = _read_json(folder / "transformer" / "config.json").get("_class_name")
+    if kind not in _LOADERS:
+        raise BaseNotFound(f"The base in {folder.name} is a {kind}; known are {', '.join(_LOADERS)}.")
+    try:
+        return _LOADERS[kind](folder, device, dtype, prompt)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
+
+
+def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None) -> Flux2:
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+    transformer = Flux2Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
+    vae = AutoencoderKLFlux2.from_pretrained(folder / "vae", torch_dtype=dtype)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    return Flux2(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
+
+
+_LOADERS: dict[str, Callable[[Path, torch.device, torch.dtype, Tensor | None], Flux2]] = {
+    "Flux2Transformer2DModel": _load_flux2,
+}

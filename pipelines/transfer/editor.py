@@ -1,0 +1,219 @@
+"""The Editor: remember pairs once, then edit any number of queries the same way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from infra.errors import PairError
+from pipelines.transfer import bases
+from pipelines.transfer.attention import Segment, join
+from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.layout import Attention, Grid, Layout, layout, working_size
+from pipelines.transfer.sampler import Velocity, denoise, draw_noise
+
+Pair = tuple[Image.Image, Image.Image]
+FRAMING_TOLERANCE = 0.05  # by how much the proportions of before and after may differ
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What an editor remembers of some pairs, in the order given.
+
+    `segment` holds their keys and values (prefix attention), or `tokens` their clean latents, (1, S, C) each, before
+    and after in turn (full attention, which has to run them again with every query).
+    """
+
+    grids: tuple[tuple[Grid, Grid], ...]
+    segment: Segment | None = None
+    tokens: tuple[Tensor, ...] = ()
+
+
+class Editor:
+    """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch.
+
+    Args:
+        family: the loaded base.
+        base, revision: its name as given, and the digest of its content.
+        attention: `prefix` or `full`.
+        max_area: pixels at which images go through the model at most; results come back in the query's own size.
+        default_steps: denoising steps when none are asked for.
+        batch_size: images that go through the model together at most.
+    """
+
+    def __init__(
+        self,
+        family: Flux2,
+        *,
+        base: str,
+        revision: str,
+        attention: Attention,
+        max_area: int,
+        default_steps: int,
+        batch_size: int = 8,
+    ) -> None:
+        self.family = family
+        self.base = base
+        self.revision = revision
+        self.attention: Attention = attention
+        self.max_area = max_area
+        self.default_steps = default_steps
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        base: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        attention: Attention | None = None,
+        max_area: int | None = None,
+        prompt_embeds: Tensor | None = None,
+        batch_size: int = 8,
+    ) -> Editor:
+        """Load a base: the bundled one, a diffusers folder or a Hub id.
+
+        Args:
+            device: `cuda` if there is one, else `cpu`.
+            dtype: bfloat16 on a GPU, else float32.
+            attention, max_area: the base's own by default.
+            prompt_embeds: precomputed text, (1, T, E); none means no text.
+
+        Raises:
+            BaseNotFound: there is no such base, or it is of an unknown family.
+        """
+        folder = bases.find_base(base)
+        settings = bases.settings_of(folder)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        return cls(
+            bases.load_family(folder, device, dtype, prompt_embeds),
+            base=str(base) if base is not None else folder.name,
+            revision=bases.revision_of(folder),
+            attention=attention or settings.attention,
+            max_area=max_area or settings.max_area,
+            default_steps=settings.steps,
+            batch_size=batch_size,
+        )
+
+    @staticmethod
+    def revision_of(base: str | Path | None) -> str:
+        """The digest of a base's content, without loading it; raises `BaseNotFound`."""
+        return bases.revision_of(base)
+
+    @torch.inference_mode()
+    def remember(self, pairs: Sequence[Pair]) -> Prefix:
+        """Run the pairs once, for all queries to come.
+
+        Raises:
+            PairError: no pairs, or a before and after of different framing.
+            ImageError: an image too small or too elongated for the base.
+        """
+        if not pairs:
+            raise PairError("There is no pair to learn the edit from. Give at least one before and after image.")
+        for before, after in pairs:
+            _check_framing(before, after)
+        working = [(self._fit(before), self._fit(after)) for before, after in pairs]
+        grids = tuple((self._grid(before), self._grid(after)) for before, after in working)
+        tokens = [self.family.encode(_to_tensor([image])) for pair in working for image in pair]
+        if self.attention == "full":
+            return Prefix(grids, tokens=tuple(tokens))
+        plan = layout(grids, grids[0][0], self.attention)
+        segments = [
+            self.family.run_clean(torch.cat([before, after], 1), panels)
+            for before, after, panels in zip(tokens[::2], tokens[1::2], plan.pairs, strict=True)
+        ]
+        return Prefix(grids, segment=join(segments))
+
+    @torch.inference_mode()
+    def edit(
+        self, queries: Sequence[Image.Image], prefix: Prefix, *, seeds: Sequence[int], steps: int | None = None
+    ) -> list[Image.Image]:
+        """Edit RGB images, one seed each; results have the queries' own sizes.
+
+        Raises:
+            ImageError: a query is too small or too elongated.
+            ValueError: not as many seeds as queries, or fewer than one step.
+        """
+        if len(seeds) != len(queries):
+            raise ValueError(f"{len(queries)} queries need as many seeds, not {len(seeds)}")
+        steps = self.default_steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        working = [self._fit(query) for query in queries]
+        results: dict[int, Image.Image] = {}
+        for grid, indices in self._batches(working):
+            images = self._edit_batch([working[i] for i in indices], grid, prefix, [seeds[i] for i in indices], steps)
+            results.update(zip(indices, images, strict=True))
+        return [
+            results[i].resize(query.size, Image.Resampling.LANCZOS) if results[i].size != query.size else results[i]
+            for i, query in enumerate(queries)
+        ]
+
+    def _batches(self, working: Sequence[Image.Image]) -> list[tuple[Grid, list[int]]]:
+        """Indices of images that can go through the model together: equal grids, `batch_size` at most."""
+        by_grid: dict[Grid, list[int]] = defaultdict(list)
+        for index, image in enumerate(working):
+            by_grid[self._grid(image)].append(index)
+        return [
+            (grid, indices[start : start + self.batch_size])
+            for grid, indices in by_grid.items()
+            for start in range(0, len(indices), self.batch_size)
+        ]
+
+    def _edit_batch(
+        self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
+    ) -> list[Image.Image]:
+        plan = layout(prefix.grids, grid, self.attention)
+        velocity = self._velocity(self.family.encode(_to_tensor(images)), prefix, plan)
+        noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
+        tokens = denoise(velocity, noise, self.family.sigmas(steps, plan.result.tokens))
+        return _to_images(self.family.decode(tokens, grid))
+
+    def _velocity(self, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
+        """The velocity field of a batch; clean blocks run here once under prefix attention, else at every call."""
+        if prefix.segment is not None:
+            read = [prefix.segment, self.family.run_clean(query_BSC, [plan.query], [prefix.segment])]
+            return lambda x, t: self.family.run_result(x, plan.result, t, read)
+        batch = query_BSC.shape[0]
+        clean = torch.cat([*(tokens.expand(batch, -1, -1) for tokens in prefix.tokens), query_BSC], 1)
+        panels = [plan.result, *(panel for pair in plan.pairs for panel in pair), plan.query]
+        return lambda x, t: self.family.run_full(torch.cat([x.to(clean.dtype), clean], 1), panels, t)
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """The image in RGB at the size at which it goes through the model."""
+        size = working_size(*image.size, self.family.multiple, self.max_area)
+        image = image.convert("RGB")
+        return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+    def _grid(self, image: Image.Image) -> Grid:
+        return self.family.grid(*image.size)
+
+
+def _check_framing(before: Image.Image, after: Image.Image) -> None:
+    ratio = (before.width / before.height) / (after.width / after.height)
+    if abs(ratio - 1) > FRAMING_TOLERANCE:
+        raise PairError(
+            f"The before image is {before.width}x{before.height} and the after image {after.width}x{after.height}: a"
+            " pair needs the same framing. Crop both alike."
+        )
+
+
+def _to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """RGB images of one size to B3HW in [-1, 1]."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _to_images(pixels_B3HW: Tensor) -> list[Image.Image]:
+    """B3HW in [-1, 1] to RGB images."""
+    levels = ((pixels_B3HW.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -1,0 +1,31 @@
+"""Flow-matching Euler sampling (Lipman et al., arXiv 2210.02747): x_t = (1 - t) data + t noise, v = noise - data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (tokens BSC, t B) -> velocity BSC
+
+
+def draw_noise(seeds: Sequence[int], tokens: int, channels: int) -> Tensor:
+    """Starting noise BSC. Each image has its own generator, on the CPU: neither the batch nor the device matters."""
+    return torch.stack(
+        [torch.randn(tokens, channels, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+
+
+def denoise(velocity: Velocity, noise_BSC: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Integrate from noise to data along `sigmas`, which fall from 1 to 0."""
+    x = noise_BSC
+    for now, then in zip(sigmas, sigmas[1:], strict=False):
+        x = euler_step(velocity, x, now, then)
+    return x
+
+
+def euler_step(velocity: Velocity, x_BSC: Tensor, now: float, then: float) -> Tensor:
+    """One step from noise level `now` to `then`, kept in float32 whatever the model's dtype."""
+    t = torch.full((x_BSC.shape[0],), now, device=x_BSC.device)
+    return x_BSC + (then - now) * velocity(x_BSC, t).float()

@@ -1,0 +1,59 @@
+"""What the miniature is made of. Everything here is an ordinary configuration of diffusers' own classes."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+PANEL = 64  # side of a square training panel in pixels: 4 x 4 tokens of 16 px, as in FLUX.2
+GRIDS = {16: ((4, 4), (4, 4), (2, 8), (8, 2)), 15: ((3, 5), (5, 3))}  # panel shapes of equal token count
+
+
+def new_vae(seed: int = 0) -> AutoencoderKLFlux2:
+    """An untrained autoencoder: 8x downsampling, 32 latent channels, as in FLUX.2, with thin layers."""
+    torch.manual_seed(seed)
+    return AutoencoderKLFlux2(
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        latent_channels=32,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        sample_size=PANEL,
+    )
+
+
+def new_transformer(seed: int = 0) -> Flux2Transformer2DModel:
+    """An untrained transformer: one double-stream and seven single-stream blocks, 256 wide."""
+    torch.manual_seed(seed)
+    model = Flux2Transformer2DModel(
+        in_channels=128,
+        num_layers=1,
+        num_single_layers=7,
+        attention_head_dim=32,
+        num_attention_heads=8,
+        joint_attention_dim=64,
+        timestep_guidance_channels=128,
+        mlp_ratio=3.0,
+        axes_dims_rope=(8, 8, 8, 8),
+        rope_theta=2000,
+        guidance_embeds=False,
+    )
+    _start_as_identity(model)
+    return model
+
+
+def _start_as_identity(model: Flux2Transformer2DModel) -> None:
+    """Gates and output at zero, so that every block starts as the identity (adaLN-Zero, Peebles & Xie, DiT)."""
+    for modulation in (
+        model.double_stream_modulation_img,
+        model.double_stream_modulation_txt,
+        model.single_stream_modulation,
+        model.norm_out,
+    ):
+        torch.nn.init.zeros_(modulation.linear.weight)
+    torch.nn.init.zeros_(model.proj_out.weight)
+
+
+def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Evenly spaced noise levels."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, use_dynamic_shifting=False)

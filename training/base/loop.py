@@ -1,0 +1,128 @@
+"""The training loop both parts share: seeded by step, checkpointed atomically, resumed by the same command."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[int], tuple[Tensor, int]]  # step -> loss, samples it covers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share."""
+
+    steps: int
+    rate: float
+    warmup: int = 200
+    cooldown: float = 0.25
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    checkpoint_every: int = 250
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step."""
+        left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
+        return self.rate * min(1.0, (step + 1) / self.warmup, max(left, 0.0))
+
+
+@dataclass
+class Progress:
+    """One line of the log."""
+
+    step: int
+    loss: float
+    samples: int
+    samples_per_second: float
+
+
+class Trainer:
+    """Trains `model` towards lower `loss`; `average` is the exponential moving average of its weights."""
+
+    def __init__(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        self.model = model
+        self.plan = plan
+        self.folder = folder
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
+        )
+        self.step = 0
+        self.samples = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def run(self, loss: Loss) -> Iterator[Progress]:
+        """Train to the end of the plan, one progress line every 50 steps."""
+        started, seen, total = time.monotonic(), 0, 0.0
+        while self.step < self.plan.steps:
+            value, samples = self._advance(loss)
+            seen, total = seen + samples, total + value
+            if self.step % 50 == 0:
+                progress = Progress(self.step, total / 50, self.samples, seen / (time.monotonic() - started))
+                self._log(progress)
+                yield progress
+                started, seen, total = time.monotonic(), 0, 0.0
+            if self.step % self.plan.checkpoint_every == 0 or self.step == self.plan.steps:
+                self.save()
+
+    def _advance(self, loss: Loss) -> tuple[float, int]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate_at(self.step)
+        value, samples = loss(self.step)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._update_average()
+        self.step += 1
+        self.samples += samples
+        return float(value.detach()), samples
+
+    def _update_average(self) -> None:
+        """EMA with a short memory at first, so that the start is forgotten quickly."""
+        decay = min(self.plan.ema, (self.step + 1) / (self.step + 10))
+        averages, weights = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1 - decay)
+
+    def save(self) -> None:
+        """Write the checkpoint; a reader sees the old one or the new one."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "samples": self.samples,
+        }
+        partial = self.folder / "checkpoint.partial"
+        torch.save(state, partial)
+        os.replace(partial, self.folder / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.samples = state["step"], state["samples"]
+
+    def _log(self, progress: Progress) -> None:
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(vars(progress)) + "\n")
+
+
+def generator_for(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Randomness of one step: a resumed run draws what an uninterrupted one would have drawn."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
