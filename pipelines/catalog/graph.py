@@ -1,0 +1,119 @@
+"""The job as a Ray Data graph: read and decode -> edit (a pool of actors) -> encode, write, record.
+
+Between the stages an image travels as one binary value of raw pixels. The last stage writes its manifest rows
+itself and passes on nothing but counts, so rows are durable at once and the driver stays small.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from PIL import Image
+from ray.data import ActorPoolStrategy, Dataset
+
+from infra import store
+from pipelines.catalog import manifest, stages
+from pipelines.catalog.plan import Task
+from pipelines.catalog.work import Recipe
+
+# Reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
+CPUS_BESIDE_EDITS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a recipe over a catalog. Sizes are in images, `gpus` is the share of one actor."""
+
+    job_id: str
+    recipe: Recipe
+    pairs: Sequence[tuple[Image.Image, Image.Image]]
+    output: str
+    max_pixels: int
+    workers: int
+    batch_size: int
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of some images: edited, found unchanged after all, failed."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.done + other.done, self.skipped + other.skipped, self.failed + other.failed)
+
+
+def run(job: Job, tasks: Sequence[Task]) -> Iterator[Counts]:
+    """Do the tasks on the connected Ray, yielding the counts of every finished batch."""
+    for block in graph(job, tasks).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        assert isinstance(block, pa.Table)
+        for row in block.to_pylist():
+            yield Counts(**row)
+
+
+def graph(job: Job, tasks: Sequence[Task]) -> Dataset:
+    """The lazy graph; its rows are Counts. Blocks hold one batch each: short tails, and memory stays flat."""
+    batch = max(1, min(job.batch_size, -(-len(tasks) // job.workers)))
+    tables: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
+    return (
+        ray.data.from_arrow([_pack(tasks[at : at + batch]) for at in range(0, len(tasks), batch)])
+        .map_batches(**_beside_edits(_read, job), batch_size=1, **tables)
+        .map_batches(
+            _Edit,
+            fn_constructor_args=(job,),
+            compute=ActorPoolStrategy(size=job.workers),
+            batch_size=batch,
+            num_cpus=1,
+            num_gpus=job.gpus,
+            **tables,
+        )
+        .map_batches(**_beside_edits(_write, job), batch_size=batch, **tables)
+    )
+
+
+def _beside_edits(stage: Callable[[pa.Table, Job], pa.Table], job: Job) -> dict[str, Any]:
+    return {"fn": stage, "fn_kwargs": {"job": job}, "num_cpus": CPUS_BESIDE_EDITS}
+
+
+def _read(table: pa.Table, job: Job) -> pa.Table:
+    return _pack(stages.read(task, job.recipe, job.max_pixels) for task in _unpack(table))
+
+
+class _Edit:
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from pipelines.transfer import Editor
+
+        # One thread per actor, always: the order of sums, and so the last bit, depends on their number.
+        torch.set_num_threads(1)
+        self.recipe = job.recipe
+        self.editor = Editor.load(job.recipe.base)
+        self.prefix = self.editor.remember(job.pairs)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return _pack(stages.edit(list(_unpack(table)), self.editor, self.prefix, self.recipe))
+
+
+def _write(table: pa.Table, job: Job) -> pa.Table:
+    items = list(_unpack(table))
+    rows = [stages.write(item, job.recipe, job.output, job.job_id) for item in items]
+    manifest.append(store.join(job.output, "manifest"), rows)
+    failed = sum(row["status"] == manifest.FAILED for row in rows)
+    skipped = sum(item.recorded is not None for item in items)
+    return pa.table({"done": [len(rows) - failed - skipped], "skipped": [skipped], "failed": [failed]})
+
+
+def _pack(values: Iterable[Any]) -> pa.Table:
+    pickled = [pickle.dumps(value, protocol=5) for value in values]
+    return pa.table({"item": pa.array(pickled, pa.large_binary())})
+
+
+def _unpack(table: pa.Table) -> Iterator[Any]:
+    return (pickle.loads(value.as_buffer()) for value in table["item"])
