@@ -15,17 +15,20 @@ class Settings:
 
     base        id or folder of the base to use where a command names none; None is the bundled one
     max_pixels  images with more pixels than this are refused before they are decoded
+    ray         address of the Ray cluster to use; None starts one inside the process
     """
 
     base: str | None = None
     max_pixels: int = 100_000_000
+    ray: str | None = None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the variables `EDIT_TRANSFER_*`. Raises SettingError, naming the key."""
+    """Settings from `EDIT_TRANSFER_*` and `RAY_ADDRESS`. Raises SettingError, naming the key."""
     return Settings(
         base=environment.get(f"{PREFIX}BASE") or None,
         max_pixels=_positive(environment, f"{PREFIX}MAX_PIXELS", Settings.max_pixels),
+        ray=environment.get("RAY_ADDRESS") or None,
     )
 
 

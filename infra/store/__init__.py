@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 
-def read(uri: str) -> bytes:
-    """The bytes of an object. Raises NotInStore."""
-    return store_for(uri).read(uri)
+def read(uri: str, limit: int | None = None) -> bytes:
+    """The bytes of an object, or only its first `limit` bytes. Raises NotInStore."""
+    return store_for(uri).read(uri, limit)
 
 
 def write(uri: str, data: bytes) -> None:

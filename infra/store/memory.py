@@ -18,9 +18,9 @@ _MEMORY_LOCK = threading.Lock()
 class MemoryStore:
     """A store that lives as long as this process: for trying things and for tests."""
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, limit: int | None = None) -> bytes:
         try:
-            return _MEMORY[uri]
+            return _MEMORY[uri][:limit]
         except KeyError:
             raise NotInStore(f"{uri}: there is no such object.") from None
 

@@ -47,10 +47,10 @@ def _status(error: Any) -> int:
 class S3Store:
     """Objects in a bucket. Credentials and endpoint come from the AWS environment."""
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, limit: int | None = None) -> bytes:
         bucket, key = _bucket_key(uri)
         with _s3_errors(uri):
-            return _s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+            return _s3_client().get_object(Bucket=bucket, Key=key)["Body"].read(limit)
 
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = _bucket_key(uri)

@@ -4,6 +4,7 @@ Between the stages an image travels as one binary value of raw pixels. The last 
 itself and passes on nothing but counts, so rows are durable at once and the driver stays small.
 """
 
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
 from infra import store
+from infra.errors import EditTransferError
 from pipelines.catalog import manifest, stages
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe
@@ -25,10 +27,11 @@ CPUS_BESIDE_EDITS = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a recipe over a catalog. Sizes are in images, `gpus` is the share of one actor."""
+    """One run of a recipe over a catalog. `base` is as Editor.load takes it, `gpus` is for each actor."""
 
     job_id: str
     recipe: Recipe
+    base: str | None
     pairs: Sequence[tuple[Image.Image, Image.Image]]
     output: str
     max_pixels: int
@@ -50,11 +53,37 @@ class Counts:
 
 
 def run(job: Job, tasks: Sequence[Task]) -> Iterator[Counts]:
-    """Do the tasks on the connected Ray, yielding the counts of every finished batch."""
-    for block in graph(job, tasks).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        assert isinstance(block, pa.Table)
-        for row in block.to_pylist():
-            yield Counts(**row)
+    """Do the tasks on the connected Ray, yielding the counts of every finished batch.
+
+    Raises what stops an Editor from being made (BaseNotFound, PairError), before anything is written, and
+    EditTransferError if the job breaks.
+    """
+    _quiet()
+    try:
+        blocks = graph(job, tasks).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for block in blocks:
+            assert isinstance(block, pa.Table)
+            yield from _counts(block)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EditTransferError(f"The job broke: {reason} Run it again to go on.") from error
+
+
+def _counts(block: pa.Table) -> Iterator[Counts]:
+    if "refusal" in block.column_names:
+        raise next(_unpack(block, "refusal"))
+    for row in block.to_pylist():
+        yield Counts(**row)
+
+
+def _quiet() -> None:
+    """Ray Data's own bars and log lines give way to ours; its log files stay."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.get_name() == "console":
+            handler.setLevel(logging.CRITICAL)
 
 
 def graph(job: Job, tasks: Sequence[Task]) -> Dataset:
@@ -87,21 +116,22 @@ def _read(table: pa.Table, job: Job) -> pa.Table:
 
 class _Edit:
     def __init__(self, job: Job) -> None:
-        import torch
-
-        from pipelines.transfer import Editor
-
-        # One thread per actor, always: the order of sums, and so the last bit, depends on their number.
-        torch.set_num_threads(1)
         self.recipe = job.recipe
-        self.editor = Editor.load(job.recipe.base)
-        self.prefix = self.editor.remember(job.pairs)
+        self.refusal: EditTransferError | None = None
+        try:
+            self.editor, self.prefix = stages.ready_editor(job.base, job.pairs)
+        except EditTransferError as error:
+            self.refusal = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self.refusal:  # goes to the driver as a value: what an actor raises arrives there as text
+            return _pack([self.refusal], "refusal")
         return _pack(stages.edit(list(_unpack(table)), self.editor, self.prefix, self.recipe))
 
 
 def _write(table: pa.Table, job: Job) -> pa.Table:
+    if "refusal" in table.column_names:
+        return table
     items = list(_unpack(table))
     rows = [stages.write(item, job.recipe, job.output, job.job_id) for item in items]
     manifest.append(store.join(job.output, "manifest"), rows)
@@ -110,10 +140,10 @@ def _write(table: pa.Table, job: Job) -> pa.Table:
     return pa.table({"done": [len(rows) - failed - skipped], "skipped": [skipped], "failed": [failed]})
 
 
-def _pack(values: Iterable[Any]) -> pa.Table:
+def _pack(values: Iterable[Any], column: str = "item") -> pa.Table:
     pickled = [pickle.dumps(value, protocol=5) for value in values]
-    return pa.table({"item": pa.array(pickled, pa.large_binary())})
+    return pa.table({column: pa.array(pickled, pa.large_binary())})
 
 
-def _unpack(table: pa.Table) -> Iterator[Any]:
-    return (pickle.loads(value.as_buffer()) for value in table["item"])
+def _unpack(table: pa.Table, column: str = "item") -> Iterator[Any]:
+    return (pickle.loads(value.as_buffer()) for value in table[column])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageChops, ImageStat
 
 from infra import store
-from infra.errors import ImageError, StoreError
+from infra.errors import ImageError, PairError, StoreError
 from pipelines import codec
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
@@ -20,7 +20,7 @@ from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, sha256
 
 if TYPE_CHECKING:
-    from pipelines.transfer import Editor, Prefix
+    from pipelines.transfer import Editor, Pair, Prefix
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class Item:
     error: ImageError | None = None
     recorded: dict[str, Any] | None = None
     seconds: float | None = None
+
+
+def ready_editor(base: str | None, pairs: Sequence["Pair"]) -> tuple["Editor", "Prefix"]:
+    """An Editor that remembers the pairs, as every worker has one. Raises BaseNotFound and PairError."""
+    import torch
+
+    from pipelines.transfer import Editor
+
+    # One thread, always: the order of sums, and so the last bit of a result, depends on their number.
+    torch.set_num_threads(1)
+    editor = Editor.load(base)
+    try:
+        return editor, editor.remember(pairs)
+    except ImageError as error:
+        raise PairError(f"This pair cannot be used: {error}") from None
 
 
 def read(task: Task, recipe: Recipe, max_pixels: int) -> Item:

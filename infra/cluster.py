@@ -1,0 +1,82 @@
+"""Ray, quietly: the cluster that RAY_ADDRESS names, or one embedded in this process while it is needed."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import EditTransferError, UsageError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the connected cluster has, in logical CPUs and GPUs."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connected(cpus: float, address: str | None = None) -> Iterator[Resources]:
+    """A connection to Ray with at least this many logical CPUs; one that exists is used, and left as it is.
+
+    An embedded Ray is given as many CPUs as are asked for, whatever the machine has: they are shares of
+    actors that must run side by side. Raises UsageError if an existing cluster is too small, and
+    EditTransferError if none answers.
+    """
+    import ray
+
+    owned = not ray.is_initialized()
+    if owned:
+        _start(cpus, address)
+    try:
+        found = ray.cluster_resources()
+        resources = Resources(found.get("CPU", 0), found.get("GPU", 0))
+        if resources.cpus < cpus:
+            raise UsageError(
+                f"Ray has {resources.cpus:g} CPUs, but {cpus:g} are needed; ask for fewer --workers."
+            )
+        yield resources
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def _start(cpus: float, address: str | None) -> None:
+    import ray
+
+    embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": False}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _native_stderr_closed():
+        try:
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else embedded),
+            )
+        except Exception as error:  # Ray raises many kinds where no cluster answers
+            reason = str(error).splitlines()[0]
+            raise EditTransferError(
+                f"Ray at {address or 'this machine'} does not answer: {reason}"
+            ) from error
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Ray's C++ core announces its log level on file descriptor 2, past every Python setting."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,193 @@
+"""`edit-transfer apply`. Nothing heavy is imported before a job is really asked for."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from infra.errors import EXIT_SOME_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from pipelines.catalog.job import Prepared
+
+ASK_FROM = 1000  # images; fewer are edited without asking
+
+EDIT, CATALOG, RUN, OUTCOME = "The edit", "The catalog", "The run", "What is shown"
+
+
+class Format(StrEnum):
+    """Formats that results can be asked for in."""
+
+    png = "png"
+    jpeg = "jpeg"
+    webp = "webp"
+    tiff = "tiff"
+
+
+class PairCommand(TyperCommand):
+    """A command whose `--pair` takes two values each time; Typer's repeatable options take one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_one_value_each(args)))
+
+
+def _one_value_each(args: Sequence[str]) -> Iterator[str]:
+    """`--pair A B` as `--pair A --pair B`."""
+    left = iter(args)
+    for arg in left:
+        yield arg
+        if arg == "--pair":
+            before, after = next(left, None), next(left, None)
+            if after is None or before is None or before.startswith("--") or after.startswith("--"):
+                raise UsageError("--pair takes two images: --pair BEFORE AFTER.")
+            yield from (before, "--pair", after)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to the command line."""
+    app.command("apply", cls=PairCommand)(apply)
+
+
+def apply(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="DIR|GLOB|TABLE",
+            help="Images to edit: a folder, a quoted glob, or a Parquet or CSV table with a column `uri`.",
+            rich_help_panel=CATALOG,
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Gets images/, manifest/ and report.html.",
+            rich_help_panel=CATALOG,
+        ),
+    ],
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            metavar="BEFORE AFTER",
+            help="Two images that show the edit. Give it again for more pairs.",
+            rich_help_panel=EDIT,
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--adapter", metavar="REF", help="A trained adapter, e.g. name@3.", rich_help_panel=EDIT
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="FOLDER|ID",
+            help="Pretrained base: a diffusers folder or a Hub id. Default: EDIT_TRANSFER_BASE or bundled.",
+            rich_help_panel=EDIT,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Denoising steps. Default: the base's own.", rich_help_panel=EDIT),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Another number gives another variant of every result.", rich_help_panel=EDIT)
+    ] = 0,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Format of the results. Default: each input's own.", rich_help_panel=EDIT),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many images.", rich_help_panel=CATALOG)
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Edit everything again, finished or not.", rich_help_panel=CATALOG)
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try images again that failed before.", rich_help_panel=CATALOG),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images are edited by so many processes. Default: GPUs, or cores.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images that a process takes at a time.", rich_help_panel=RUN)
+    ] = 8,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Count, look and estimate; write nothing.", rich_help_panel=RUN),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help=f"Do not ask before {ASK_FROM} images or more.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="The summary as one JSON object on stdout.", rich_help_panel=OUTCOME),
+    ] = False,
+) -> None:
+    """Edit a catalog the way a before/after pair shows.
+
+    Run the same command again after a stop or with new images: finished work is not repeated.
+    Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 1 the job broke.
+    """
+    from rich.console import Console
+
+    from infra import settings as environment
+    from pipelines.catalog import forecast, job, screen
+
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # what matters about a damaged file is in its manifest row
+    settings = environment.from_environment()
+    options = job.Options(
+        pairs=list(zip((pair or [])[::2], (pair or [])[1::2], strict=True)),
+        input=source,
+        output=output,
+        adapter=adapter,
+        base=base,
+        workers=workers,
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+        format=format.value if format else None,
+        limit=limit,
+        fresh=fresh,
+        retry_failed=retry_failed,
+    )
+    asides, console = Console(stderr=True), Console()
+    prepared = job.prepare(options, settings)
+    screen.show_catalog(asides, prepared.catalog)
+    if dry_run:
+        expected = forecast.forecast(prepared, options, settings)
+        _print_json(expected) if as_json else screen.show_forecast(console, expected)
+        return
+    _confirm(prepared, yes or as_json)
+    summary = job.run(prepared, options, settings, asides)
+    _print_json(summary) if as_json else screen.show_summary(console, summary)
+    if summary.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _confirm(prepared: "Prepared", sure: bool) -> None:
+    if not sure and len(prepared.plan.tasks) >= ASK_FROM and sys.stdin.isatty():
+        typer.confirm(f"Edit {len(prepared.plan.tasks):,} images?", default=True, abort=True, err=True)
+
+
+def _print_json(outcome: Any) -> None:
+    typer.echo(json.dumps(asdict(outcome)))

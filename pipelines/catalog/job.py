@@ -1,0 +1,203 @@
+"""The job from its options to its summary: check everything, do what is left, write the report."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from PIL import Image
+from rich.console import Console
+
+from infra import cluster, store
+from infra.errors import AdapterNotFound, ImageError, OutputError, PairError, StoreError, UsageError
+from infra.settings import Settings
+from pipelines import codec
+from pipelines.catalog import graph, manifest, report
+from pipelines.catalog.listing import Catalog, Input, canonical, list_catalog, mark_duplicates
+from pipelines.catalog.plan import Plan, plan
+from pipelines.catalog.progress import Meter
+from pipelines.catalog.work import Recipe, sha256
+
+Pair = tuple[Image.Image, Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `edit-transfer apply` was asked for. Paths and URIs as given; None means the default."""
+
+    pairs: Sequence[tuple[str, str]]
+    input: str
+    output: str
+    adapter: str | None = None
+    base: str | None = None
+    workers: int | None = None
+    batch_size: int = 8
+    steps: int | None = None
+    seed: int = 0
+    format: str | None = None
+    limit: int | None = None
+    fresh: bool = False
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that may start: nothing about it is known to be wrong, and nothing has been written.
+
+    `catalog` is everything there is, `inputs` what the job was limited to, `plan` what is left to do of it.
+    """
+
+    output: str
+    base: str | None
+    pairs: Sequence[Pair]
+    recipe: Recipe
+    catalog: Catalog
+    inputs: Sequence[Input]
+    plan: Plan
+
+    @property
+    def manifest(self) -> str:
+        return store.join(self.output, "manifest")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome of a job, over the images it was asked for: total = done + skipped + failed.
+
+    done counts the images edited now, skipped those that an earlier run had finished, failed those that have
+    no result.
+    """
+
+    total: int
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    images_per_second: float
+    manifest: str
+    report: str
+
+
+def prepare(options: Options, settings: Settings) -> Prepared:
+    """Check pairs, base, input and output, and find what is left to do. Raises a UsageError of some kind."""
+    if options.adapter is not None:
+        raise AdapterNotFound(
+            f"There is no adapter {options.adapter!r}: show the edit with --pair BEFORE AFTER."
+        )
+    if not options.pairs:
+        raise UsageError(
+            "Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it."
+        )
+    output, base = canonical(options.output), options.base or settings.base
+    files = [(_read_pair(before), _read_pair(after)) for before, after in options.pairs]
+    pairs = [
+        (_decode_pair(before, data[0], settings), _decode_pair(after, data[1], settings))
+        for (before, after), data in zip(options.pairs, files, strict=True)
+    ]
+    catalog = list_catalog(options.input, output)
+    inputs = mark_duplicates(catalog.inputs, options.format)[: options.limit]
+    recipe = _recipe(options, base, [(sha256(before), sha256(after)) for before, after in files])
+    recorded = manifest.SCHEMA.empty_table()
+    if not options.fresh:
+        recorded = manifest.read(store.join(output, "manifest"))
+    left = plan(inputs, recorded, recipe, options.retry_failed)
+    return Prepared(output, base, pairs, recipe, catalog, inputs, left)
+
+
+def _read_pair(uri: str) -> bytes:
+    try:
+        return store.read(uri)
+    except StoreError as error:
+        raise PairError(f"This image of the pair cannot be read: {error}") from None
+
+
+def _decode_pair(uri: str, data: bytes, settings: Settings) -> Image.Image:
+    try:
+        return codec.decode(data, settings.max_pixels).image
+    except ImageError as error:
+        raise PairError(f"{uri}: this image of the pair cannot be used: {error}") from None
+
+
+def _recipe(options: Options, base: str | None, pairs: Sequence[tuple[str, str]]) -> Recipe:
+    from pipelines.transfer import bases
+
+    folder = bases.find_base(base)
+    usual = bases.settings_of(folder)
+    return Recipe(
+        base=base or folder.name,
+        revision=bases.revision_of(folder),
+        pairs=tuple(pairs),
+        attention=usual.attention,
+        max_area=usual.max_area,
+        steps=options.steps or usual.steps,
+        seed=options.seed,
+        format=options.format,
+    )
+
+
+def run(
+    prepared: Prepared, options: Options, settings: Settings, console: Console, quiet: bool = False
+) -> Summary:
+    """Do what is left, compact the manifest and write the report.
+
+    Raises OutputError if nothing can be written, EditTransferError if the job breaks; either way the same job
+    can be run again and goes on where this one stopped.
+    """
+    _claim(prepared.output)
+    job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    with Meter(len(prepared.plan.tasks), console) as meter:
+        if prepared.plan.tasks:
+            _work(prepared, options, settings, job_id, meter)
+    rows = manifest.compact(prepared.manifest)
+    summary = _summary(prepared, meter)
+    report.write(prepared, options, summary, rows)
+    return summary
+
+
+def _claim(output: str) -> None:
+    probe = store.join(output, ".probe")
+    try:
+        store.write(probe, b"")
+        store.delete(probe)
+    except StoreError as error:
+        raise OutputError(f"Results cannot be written to {output}: {error}") from None
+
+
+def workers_wanted(options: Options, images: int) -> int:
+    """Edit actors for so many images: as asked for, else one for every GPU here, else for every core."""
+    import torch
+
+    return min(images, options.workers or torch.cuda.device_count() or cluster.cores())
+
+
+def _work(prepared: Prepared, options: Options, settings: Settings, job_id: str, meter: Meter) -> None:
+    tasks = prepared.plan.tasks
+    workers = workers_wanted(options, len(tasks))
+    with cluster.connected(workers + 2 * graph.CPUS_BESIDE_EDITS, settings.ray) as resources:
+        job = graph.Job(
+            job_id=job_id,
+            recipe=prepared.recipe,
+            base=prepared.base,
+            pairs=prepared.pairs,
+            output=prepared.output,
+            max_pixels=settings.max_pixels,
+            workers=workers,
+            batch_size=options.batch_size,
+            gpus=min(1, resources.gpus / workers),
+        )
+        for counts in graph.run(job, tasks):
+            meter.add(counts)
+
+
+def _summary(prepared: Prepared, meter: Meter) -> Summary:
+    counts, seconds = meter.counts, meter.seconds
+    return Summary(
+        total=len(prepared.inputs),
+        done=counts.done,
+        skipped=prepared.plan.skipped + counts.skipped,
+        failed=prepared.plan.failed + counts.failed,
+        seconds=round(seconds, 3),
+        images_per_second=round(counts.done / seconds, 3) if counts.done else 0.0,
+        manifest=prepared.manifest,
+        report=store.join(prepared.output, "report.html"),
+    )

@@ -1,0 +1,66 @@
+"""How a running job shows itself on stderr: a bar on a terminal, a line now and then anywhere else."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipelines.catalog.graph import Counts
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class Meter:
+    """Counts what a job has finished. A context manager; `add` is called with the counts of every batch."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.console = total, console
+        self.counts = Counts()
+        self.began = self.spoke = time.monotonic()
+        self.bar = Progress(
+            TextColumn("Editing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.2f} images/s · {task.fields[failed]} failed · left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total, rate=0.0, failed=0)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.began
+
+    def add(self, counts: Counts) -> None:
+        """Another batch is finished."""
+        self.counts += counts
+        finished = self.counts.done + self.counts.skipped + self.counts.failed
+        rate = finished / max(self.seconds, 1e-9)
+        self.bar.update(self.task, completed=finished, rate=rate, failed=self.counts.failed)
+        if not self.console.is_terminal:
+            self._speak(finished, rate)
+
+    def _speak(self, finished: int, rate: float) -> None:
+        if time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
+            return
+        self.spoke = time.monotonic()
+        left = self.total - finished
+        self.console.print(
+            f"{self.counts.done} done, {self.counts.failed} failed, {left} left, {rate:.2f} images/s, "
+            f"{left / rate:.0f} s to go",
+            highlight=False,
+        )
