@@ -1,11 +1,11 @@
-"""A base of the FLUX.2 family with random weights, small enough to make in a second: real code, no meaning."""
+"""A base of the FLUX.2 family with random weights, made in a second: real code, no meaning."""
 
 import json
 from pathlib import Path
 
 
 def make_tiny_base(folder: Path, seed: int = 0) -> Path:
-    """Write a diffusers folder with a transformer, a VAE and a scheduler of the classes that real bases have."""
+    """Write a diffusers folder of the classes that real bases have."""
     import torch
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 

@@ -1,0 +1,21 @@
+import pytest
+
+from infra.errors import SettingError
+from infra.settings import Settings, from_environment
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert from_environment({}) == Settings() == from_environment({"EDIT_TRANSFER_MAX_PIXELS": ""})
+
+
+def test_values_are_read():
+    read = from_environment(
+        {"EDIT_TRANSFER_BASE": "a/b", "EDIT_TRANSFER_MAX_PIXELS": "5000", "RAY_ADDRESS": "auto"}
+    )
+    assert read == Settings(base="a/b", max_pixels=5000, ray="auto")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_a_bad_value_names_its_key(value):
+    with pytest.raises(SettingError, match="EDIT_TRANSFER_MAX_PIXELS"):
+        from_environment({"EDIT_TRANSFER_MAX_PIXELS": value})

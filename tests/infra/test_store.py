@@ -1,0 +1,123 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra import store
+from infra.errors import NotInStore, StoreError
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+def test_what_is_written_is_read_listed_and_deleted(root):
+    uri = store.join(root, "a folder", "ü.bin")
+    store.write(uri, b"one")
+    first = store.stat(uri)
+    store.write(uri, b"other")
+    assert store.read(uri) == b"other" and store.read(uri, 2) == b"ot"
+    assert [found.uri for found in store.list_objects(root)] == [uri]
+    assert store.stat(uri).size == 5 and store.stat(uri).etag != first.etag
+    store.delete(uri)
+    store.delete(uri)
+    assert store.stat(uri) is None and list(store.list_objects(root)) == []
+    with pytest.raises(NotInStore):
+        store.read(uri)
+
+
+def test_hidden_names_are_not_listed(root):
+    for name in (".hidden", ".folder/a", "sub/.b", "sub/c"):
+        store.write(store.join(root, name), b"x")
+    assert [found.uri for found in store.list_objects(root)] == [store.join(root, "sub/c")]
+
+
+def test_the_first_writer_keeps_the_name(root):
+    uri = store.join(root, "name")
+    assert store.write_if_absent(uri, b"first")
+    assert not store.write_if_absent(uri, b"second")
+    assert store.read(uri) == b"first"
+
+
+RACER = """
+import sys
+from infra import store
+root, me = sys.argv[1:]
+sys.stdin.readline()
+print("".join("1" if store.write_if_absent(f"{root}/{n}", me.encode() * 5000) else "0" for n in range(50)))
+"""
+
+
+def test_of_racing_processes_exactly_one_writes_each_name(tmp_path):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path), str(me)], stdin=-1, stdout=-1, text=True
+        )
+        for me in range(4)
+    ]
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [racer.communicate()[0].strip() for racer in racers]
+    for name in range(50):
+        winners = [str(me) for me, record in enumerate(won) if record[name] == "1"]
+        assert len(winners) == 1
+        assert (tmp_path / str(name)).read_bytes() == winners[0].encode() * 5000
+    assert len(list(tmp_path.iterdir())) == 50  # no temporary file is left
+
+
+OVERWRITER = """
+import sys
+from infra import store
+while True:
+    for letter in (b"a", b"b"):
+        store.write(sys.argv[1], letter * 200_000)
+"""
+
+
+def test_a_reader_never_sees_half_a_write_even_of_a_killed_writer(tmp_path):
+    path = tmp_path / "object"
+    store.write(str(path), b"a" * 200_000)
+    writer = subprocess.Popen([sys.executable, "-c", OVERWRITER, str(path)])
+    try:
+        seen = {bytes(store.read(str(path))) for _ in range(300)}
+        while b"b" * 200_000 not in seen:
+            seen.add(store.read(str(path)))
+    finally:
+        writer.kill()
+        writer.wait()
+    assert seen | {store.read(str(path))} == {b"a" * 200_000, b"b" * 200_000}
+    assert [found.uri for found in store.list_objects(str(tmp_path))] == [str(path)]
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreError, match="not a file"):
+        store.read(str(tmp_path / "pipe"))
+
+
+def test_what_the_disk_refuses_is_a_store_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for uri in (str(tmp_path / "file" / "below"), str(tmp_path / ("x" * 300)), "nul\0byte"):
+        with pytest.raises(StoreError):
+            store.write(uri, b"")
+
+
+def test_file_addresses_may_be_percent_encoded_and_plain_paths_never_are(tmp_path):
+    store.write(f"file://{tmp_path}/a%20b", b"1")
+    store.write(f"{tmp_path}/a%20b", b"2")
+    assert (tmp_path / "a b").read_bytes() == b"1" and (tmp_path / "a%20b").read_bytes() == b"2"
+
+
+def test_an_unknown_scheme_is_named():
+    with pytest.raises(StoreError, match="ftp://host/a"):
+        store.read("ftp://host/a")
+
+
+def test_arrow_reads_what_was_written(tmp_path):
+    store.write(str(tmp_path / "x"), b"bytes")
+    filesystem, path = store.arrow(str(tmp_path / "x"))
+    assert filesystem.open_input_file(path).read() == b"bytes" == Path(path).read_bytes()
