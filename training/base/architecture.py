@@ -16,7 +16,7 @@ def new_vae(seed: int = 0) -> AutoencoderKLFlux2:
         block_out_channels=(16, 32, 64, 96),
         layers_per_block=1,
         latent_channels=32,
-        norm_num_groups=4,
+        norm_num_groups=1,
         mid_block_add_attention=False,
         sample_size=PANEL,
     )

@@ -19,13 +19,17 @@ Loss = Callable[[int], tuple[Tensor, int]]  # step -> loss, samples it covers
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share."""
+    """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share.
+
+    With `muon`, matrices inside blocks are updated by Muon (Jordan et al., 2024; torch.optim.Muon), at AdamW's scale.
+    """
 
     steps: int
     rate: float
     warmup: int = 200
     cooldown: float = 0.25
     weight_decay: float = 0.01
+    muon: bool = False
     ema: float = 0.999
     clip: float = 1.0
     checkpoint_every: int = 250
@@ -54,9 +58,7 @@ class Trainer:
         self.plan = plan
         self.folder = folder
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
-        )
+        self.optimisers = _optimisers(model, plan)
         self.step = 0
         self.samples = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,13 +79,15 @@ class Trainer:
                 self.save()
 
     def _advance(self, loss: Loss) -> tuple[float, int]:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.rate_at(self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.plan.rate_at(self.step)
         value, samples = loss(self.step)
         value.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self._update_average()
         self.step += 1
         self.samples += samples
@@ -100,7 +104,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
             "samples": self.samples,
         }
@@ -115,12 +119,28 @@ class Trainer:
         state: dict[str, Any] = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step, self.samples = state["step"], state["samples"]
 
     def _log(self, progress: Progress) -> None:
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(vars(progress)) + "\n")
+
+
+def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    inside = [p for name, p in model.named_parameters() if plan.muon and "blocks" in name and p.ndim == 2]
+    chosen = {id(p) for p in inside}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    adam = torch.optim.AdamW(
+        others, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
+    )
+    if not inside:
+        return [adam]
+    muon = torch.optim.Muon(
+        inside, lr=plan.rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adam, muon]
 
 
 def generator_for(seed: int, step: int, device: torch.device) -> torch.Generator:

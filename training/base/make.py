@@ -1,4 +1,4 @@
-"""Train the two parts of the miniature and export it: `python -m training.base.make vae|transformer|export RUN`."""
+"""Train the two parts of the miniature base, then export it: `python -m training.base.make --help`."""
 
 from __future__ import annotations
 
@@ -7,37 +7,84 @@ from typing import Annotated
 
 import torch
 import typer
+from diffusers import AutoencoderKLFlux2
 
-from training.base.architecture import new_transformer, new_vae
+from pipelines.transfer.flux2 import Flux2
+from training.base.architecture import new_scheduler, new_transformer, new_vae
+from training.base.blockpca import start_decoder, write_encoder
+from training.base.export import export_base
 from training.base.loop import Plan, Progress, Trainer, generator_for
-from training.base.vae import draw_images, fit_normalisation, reconstruction_psnr, vae_loss
+from training.base.transfer import transfer_loss
+from training.base.vae import decoder_loss, draw_images, reconstruction_psnr
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
-Run = Annotated[Path, typer.Argument(help="Folder of this run: checkpoints, log, samples.")]
+Run = Annotated[Path, typer.Argument(help="Folder of this run: checkpoints and log. The same folder resumes.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights and data.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
 @app.command()
-def vae(run: Run, steps: int = 3000, batch: int = 36, seed: Seed = 0, device: Device = "cpu") -> None:
-    """Train the autoencoder; resumes from its checkpoint."""
-    model = new_vae(seed).to(device)
-    trainer = Trainer(model, Plan(steps=steps, rate=2e-3, ema=0.998), run / "vae")
-    for progress in trainer.run(vae_loss(model, batch, seed)):
+def vae(
+    run: Run,
+    steps: Annotated[int, typer.Option(help="Training steps of the decoder.")] = 2000,
+    batch: int = 36,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Write the encoder, then train the decoder. The transformer can train as soon as the encoder is there."""
+    model = _written_vae(run / "vae", seed).to(device)
+    trainer = Trainer(model.decoder, Plan(steps=steps, rate=1.5e-3, ema=0.998), run / "decoder")
+    for progress in trainer.run(decoder_loss(model, batch, seed)):
         _show(progress, steps)
-    average = trainer.average
-    fit_normalisation(average, seed)
-    average.save_pretrained(run / "vae")
-    psnr = reconstruction_psnr(average, lambda: draw_images(128, generator_for(seed + 2, 0, average.device)))
+    model.decoder.load_state_dict(trainer.average.state_dict())
+    model.save_pretrained(run / "vae")
+    psnr = reconstruction_psnr(model, draw_images(128, generator_for(seed + 2, 0, model.device)))
     typer.echo(f"reconstruction {psnr:.2f} dB")
 
 
+def _written_vae(folder: Path, seed: int) -> AutoencoderKLFlux2:
+    if not (folder / "config.json").exists():
+        model = new_vae(seed).eval()
+        images = draw_images(1200, generator_for(seed + 1, 0, torch.device("cpu")))
+        write_encoder(model, images)
+        start_decoder(model, images[:300])
+        model.save_pretrained(folder)
+    return AutoencoderKLFlux2.from_pretrained(folder)
+
+
+@app.command()
+def transformer(
+    run: Run,
+    steps: int = 6000,
+    scale: Annotated[int, typer.Option(help="Multiplies the batch of 96 tuples.")] = 1,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    compiled: Annotated[bool, typer.Option(help="torch.compile: minutes once, then faster.")] = True,
+) -> None:
+    """Train the transformer on the latents of the run's autoencoder."""
+    model = new_transformer(seed).to(device)
+    trainer = Trainer(model, Plan(steps=steps, rate=1.5e-3, muon=True), run / "transformer")
+    autoencoder = AutoencoderKLFlux2.from_pretrained(run / "vae").to(device).requires_grad_(False)
+    family = Flux2(model, autoencoder, new_scheduler())
+    if device == "cpu":  # its flash kernel is slow to differentiate on sequences this short
+        model.set_attention_backend("_native_math")
+    if compiled:
+        model.compile(dynamic=False)
+    for progress in trainer.run(transfer_loss(family, seed, scale)):
+        _show(progress, steps)
+
+
+@app.command()
+def export(run: Run, folder: Annotated[Path, typer.Argument(help="Where the base goes.")]) -> None:
+    """Write the run's averaged weights as a diffusers folder."""
+    export_base(run, folder)
+
+
 def _show(progress: Progress, steps: int) -> None:
-    left = (steps - progress.step) / max(progress.step, 1)
-    del left
     typer.echo(
-        f"step {progress.step}/{steps}  loss {progress.loss:.4f}  {progress.samples_per_second:.0f} samples/s",
+        f"step {progress.step}/{steps}  loss {progress.loss:.4f}"
+        f"  {progress.samples:,} samples  {progress.samples_per_second:.0f} a second"
     )
 
 

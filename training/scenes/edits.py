@@ -16,12 +16,16 @@ HELD_OUT_BAND = (0.40, 0.55)  # of the first parameter: never shown in training
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of edit. `apply(scene, parameters)` takes (B, dims) in [0, 1] and returns the edited scenes."""
+    """One kind of edit. `apply(scene, parameters)` takes (B, dims) in [0, 1] and returns the edited scenes.
+
+    `choices` is the number of values of a discrete parameter; such a family has no held-out band.
+    """
 
     name: str
     dims: int
     apply: Callable[[Scene, Tensor], Scene]
     on_photos: bool = False
+    choices: int | None = None
 
 
 def _background(scene: Scene, p: Tensor) -> Scene:
@@ -50,9 +54,8 @@ def _scale(scene: Scene, p: Tensor) -> Scene:
 
 
 def _flip(scene: Scene, p: Tensor) -> Scene:
-    """Left to right below one half, upside down above it."""
-    sideways = (p[:, 0] < 0.5).float()
-    return _moved(scene, angle=(1 - sideways) * torch.pi, flip=torch.full_like(sideways, -1.0))
+    """0: left to right, 1: upside down."""
+    return _moved(scene, angle=p[:, 0] * torch.pi, flip=torch.full_like(p[:, 0], -1.0))
 
 
 def _moved(
@@ -83,7 +86,7 @@ FAMILIES: dict[str, Family] = {
         Family("recolour", 3, _recolour),
         Family("translate", 2, _translate),
         Family("scale", 1, _scale),
-        Family("flip", 1, _flip),
+        Family("flip", 1, _flip, choices=2),
     )
 }
 
@@ -91,10 +94,12 @@ FAMILIES: dict[str, Family] = {
 def draw_parameters(family: Family, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
     """(count, dims) in [0, 1]; the first lies inside the held-out band, or outside it."""
     p = torch.rand(count, family.dims, generator=generator, device=generator.device)
+    if family.choices:
+        return (p * family.choices).floor() / (family.choices - 1)
     low, high = HELD_OUT_BAND
-    if family.name == "flip":  # two discrete parameters: a band would remove one of them
-        return p
-    first = p[:, 0]
-    outside = torch.where(first * (1 - high + low) < low, first * (1 - high + low), first * (1 - high + low) + high - low)
-    p[:, 0] = low + first * (high - low) if held_out else outside
+    if held_out:
+        p[:, 0] = low + p[:, 0] * (high - low)
+    else:
+        outside = p[:, 0] * (1 - (high - low))
+        p[:, 0] = torch.where(outside < low, outside, outside + (high - low))
     return p

@@ -1,0 +1,38 @@
+# `make help` explains itself. Everything runs from a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint bench clean
+
+help:  ## Show what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY)  ## Create the virtual environment and install everything, pinned
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(READY)  ## Edit a small catalog from one pair and say where the report is
+	$(BIN)/python -m pipelines.demo demo-output
+
+test: $(READY)  ## Run the tests (minutes, on two cores)
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## Run the slow tests as well
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(READY)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure speed and memory as ratios within one run
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## Remove the virtual environment and everything generated
+	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
