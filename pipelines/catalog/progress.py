@@ -19,6 +19,7 @@ class Meter:
         self.total, self.console = total, console
         self.counts = Counts()
         self.began = self.spoke = time.monotonic()
+        self.first: tuple[float, int] | None = None
         self.bar = Progress(
             TextColumn("Editing"),
             BarColumn(),
@@ -49,10 +50,17 @@ class Meter:
         """Another batch is finished."""
         self.counts += counts
         finished = self.counts.done + self.counts.skipped + self.counts.failed
-        rate = finished / max(self.seconds, 1e-9)
+        rate = self._rate(finished)
         self.bar.update(self.task, completed=finished, rate=rate, failed=self.counts.failed)
         if not self.console.is_terminal:
             self._speak(finished, rate)
+
+    def _rate(self, finished: int) -> float:
+        """Images per second since the first batch: what came before was loading."""
+        if self.first is None:
+            self.first = (self.seconds, finished)
+            return finished / self.seconds
+        return (finished - self.first[1]) / max(self.seconds - self.first[0], 0.001)
 
     def _speak(self, finished: int, rate: float) -> None:
         if time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:

@@ -55,7 +55,7 @@ def show_forecast(console: Console, expected: Forecast) -> None:
         table.add_row("sizes", f"{smallest} to {largest} pixels")
     if expected.seconds is not None and expected.seconds_per_image is not None:
         each, whole = duration(expected.seconds_per_image), duration(expected.seconds)
-        table.add_row("time", f"about {whole}, {each} for each image")
+        table.add_row("time", f"about {whole} of editing, {each} for each image")
     console.print(table)
     for name, code, sentence in expected.failures[:FAILURES_SHOWN]:
         console.print(f"[red]{code}[/] {escape(name)}: {escape(sentence)}", highlight=False)
