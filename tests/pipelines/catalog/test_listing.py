@@ -1,0 +1,133 @@
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.errors import CatalogError
+from pipelines.catalog.listing import Input, list_catalog, mark_duplicates, result_name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    names = ["b.JPG", "a b.png", "ü/ñ.tiff", "notes.txt", ".hidden.png", ".cache/x.png", "sub/phone.heic"]
+    for name in names:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+def listed(source, output) -> list[str]:
+    return [found.relative_path for found in list_catalog(str(source), str(output)).inputs]
+
+
+def test_a_folder_lists_images_of_every_case_and_kind_but_nothing_hidden(folder, tmp_path):
+    catalog = list_catalog(str(folder), str(tmp_path / "out"))
+    assert [found.relative_path for found in catalog.inputs] == [
+        "a b.png",
+        "b.JPG",
+        "sub/phone.heic",
+        "ü/ñ.tiff",
+    ]
+    assert catalog.ignored == [str(folder / "notes.txt")]
+    assert all(found.uri == str(folder / found.relative_path) and found.etag for found in catalog.inputs)
+
+
+def test_an_etag_changes_with_the_file(folder, tmp_path):
+    before = list_catalog(str(folder), str(tmp_path / "out")).inputs
+    (folder / "b.JPG").write_bytes(b"other")
+    after = list_catalog(str(folder), str(tmp_path / "out")).inputs
+    assert [old.etag == new.etag for old, new in zip(before, after, strict=True)] == [True, False, True, True]
+
+
+def test_globs_and_single_images(folder, tmp_path):
+    out = tmp_path / "out"
+    assert listed(folder / "**" / "*.png", out) == ["a b.png"]
+    assert listed(folder / "*" / "*", out) == ["sub/phone.heic", "ü/ñ.tiff"]
+    assert listed(folder / "b.JPG", out) == ["b.JPG"]
+
+
+def test_the_output_folder_is_left_out_of_an_input_around_it(folder):
+    catalog = list_catalog(str(folder), str(folder / "sub"))
+    assert [found.relative_path for found in catalog.inputs] == ["a b.png", "b.JPG", "ü/ñ.tiff"]
+    assert catalog.left_out == 1
+
+
+@pytest.mark.parametrize("inside", ["", "sub", "*.png"])
+def test_an_input_inside_the_output_is_refused(folder, inside):
+    with pytest.raises(CatalogError, match="inside the output"):
+        list_catalog(str(folder / inside), str(folder))
+
+
+def test_nothing_to_edit_is_an_error_that_names_what_was_there(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "list.txt").write_text("")
+    for source, said in (("in", "list.txt"), ("missing", "no such folder"), ("*.png", "no images")):
+        with pytest.raises(CatalogError, match=said):
+            list_catalog(str(tmp_path / source), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_name_images_relative_to_themselves(folder, tmp_path, kind):
+    rows = {
+        "uri": ["photos/b.JPG", str(folder / "a b.png"), "photos/b.JPG"],
+        "relative_path": ["x/1.jpg", None, "2"],
+    }
+    if kind == "csv":
+        paths = [path or "" for path in rows["relative_path"]]
+        lines = [f"{uri},{path}" for uri, path in zip(rows["uri"], paths, strict=True)]
+        (tmp_path / "t.csv").write_text("\n".join(["uri,relative_path", *lines]))
+    else:
+        pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    catalog = list_catalog(str(tmp_path / f"t.{kind}"), str(tmp_path / "out"))
+    found = {found.relative_path: found.uri for found in catalog.inputs}
+    assert found == {"x/1.jpg": str(folder / "b.JPG"), str(folder / "a b.png")[1:]: str(folder / "a b.png")}
+    assert catalog.repeated == 1
+
+
+@pytest.mark.parametrize("content", [b"no,such\n1,2\n", b"PAR1 broken"])
+def test_a_table_without_uris_is_an_error(tmp_path, content):
+    path = tmp_path / ("t.csv" if content.startswith(b"no") else "t.parquet")
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=path.name):
+        list_catalog(str(path), str(tmp_path / "out"))
+
+
+def test_paths_that_lead_out_of_the_output_fail(folder, tmp_path):
+    rows = ["photos/b.JPG,../up.jpg", "photos/a b.png,/root.png", "photos/ü/ñ.tiff,a/../../up.tiff"]
+    (tmp_path / "t.csv").write_text("\n".join(["uri,relative_path", *rows]))
+    assert [found.error_code for found in list_catalog(str(tmp_path / "t.csv"), "out").inputs] == [
+        "bad_path"
+    ] * 3
+
+
+def test_a_name_that_is_not_utf8_fails_under_a_readable_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    with open(os.fsencode(tmp_path / "in") + b"/caf\xe9.png", "wb"):  # noqa: PTH123  paths of bytes
+        pass
+    (found,) = list_catalog(str(tmp_path / "in"), str(tmp_path / "out")).inputs
+    assert (found.relative_path, found.error_code) == ("caf\\xe9.png", "bad_path")
+
+
+def test_links_in_a_circle_end(folder, tmp_path):
+    (folder / "sub" / "again").symlink_to(folder)
+    assert len(listed(folder, tmp_path / "out")) == 4
+
+
+def test_a_new_format_is_appended_so_that_names_stay_apart():
+    names = ["mug.jpg", "mug.png", "mug.JPEG", "mug"]
+    assert [result_name(name, None) for name in names] == names
+    assert [result_name(name, "jpeg") for name in names] == ["mug.jpg", "mug.png.jpg", "mug.JPEG", "mug.jpg"]
+
+
+def test_of_inputs_with_one_result_the_later_fails_and_both_are_named():
+    inputs = [
+        Input("/1/a.jpg", "a.jpg", "e"),
+        Input("/2/a.jpg", "a.jpg", "e"),
+        Input("/1/A.jpg", "A.jpg", "e"),
+    ]
+    first, second, third = mark_duplicates(inputs, None)
+    assert first.error is None and third.error is None
+    assert (second.uri, second.error_code, second.etag) == ("/2/a.jpg", "duplicate_path", "")
+    assert "/1/a.jpg" in second.error

@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from pipelines.catalog import manifest
+from pipelines.catalog.listing import Input
+from pipelines.catalog.plan import plan
+from pipelines.catalog.work import Recipe
+
+RECIPE = Recipe(base="b", revision="1", pairs=(("x", "y"),), attention="prefix", max_area=100, steps=4)
+
+
+def recorded(*rows: tuple[str, str, str | None, str], recipe: Recipe = RECIPE) -> pa.Table:
+    """A manifest from (uri, etag, sha256, status)."""
+    names = ("uri", "input_etag", "input_sha256", "status")
+    whole = [dict(zip(names, row, strict=True)) | {"work_id": recipe.work_id(row[2])} for row in rows]
+    return pa.Table.from_pylist(whole, schema=manifest.SCHEMA)
+
+
+def outcome(found: Input, rows: pa.Table, recipe: Recipe = RECIPE, retry: bool = False) -> str:
+    left = plan([found], rows, recipe, retry)
+    if left.tasks:
+        return "compare" if left.tasks[0].recorded else "do"
+    return "failed" if left.failed else "skip"
+
+
+@pytest.mark.parametrize(
+    ("rows", "retry", "expected"),
+    [
+        ([], False, "do"),
+        ([("a", "e", "sha", "done")], False, "skip"),
+        ([("a", "e", "sha", "done")], True, "skip"),
+        ([("a", "old", "sha", "done")], False, "compare"),
+        ([("a", "e", "sha", "failed")], False, "failed"),
+        ([("a", "e", None, "failed")], False, "failed"),
+        ([("a", "e", "sha", "failed")], True, "do"),
+        ([("a", "old", "sha", "failed")], False, "do"),
+        ([("other", "e", "sha", "done")], False, "do"),
+    ],
+)
+def test_what_is_done_again(rows, retry, expected):
+    assert outcome(Input("a", "a", "e"), recorded(*rows), retry=retry) == expected
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+@pytest.mark.parametrize(
+    "change", [{"steps": 5}, {"revision": "2"}, {"pairs": (("x", "z"),)}, {"format": "png"}, {"seed": 1}]
+)
+def test_another_recipe_is_other_work(status, change):
+    rows = recorded(("a", "e", "sha", status))
+    assert outcome(Input("a", "a", "e"), rows, replace(RECIPE, **change)) == "do"
+
+
+def test_a_bad_path_that_was_mended_is_tried_again():
+    bad = Input("a", "../a", "e").failing("bad_path", "No.")
+    rows = recorded(("a", bad.etag, None, "failed"))
+    assert outcome(bad, rows) == "failed" and outcome(Input("a", "a", "e"), rows) == "do"
+
+
+def test_the_name_of_the_base_decides_nothing_and_the_format_no_pixels():
+    assert replace(RECIPE, base="elsewhere").work_id("sha") == RECIPE.work_id("sha")
+    assert replace(RECIPE, format="png").seed_for("sha") == RECIPE.seed_for("sha")
+    assert replace(RECIPE, seed=1).seed_for("sha") != RECIPE.seed_for("sha") != RECIPE.seed_for("other")
+    assert all(0 <= RECIPE.seed_for(str(n)) < 2**63 for n in range(100))
