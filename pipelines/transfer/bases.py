@@ -111,6 +111,7 @@ def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
 
     transformer = Flux2Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
     vae = AutoencoderKLFlux2.from_pretrained(folder / "vae", torch_dtype=dtype)
+    vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     return Flux2(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
 

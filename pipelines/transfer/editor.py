@@ -21,6 +21,7 @@ from pipelines.transfer.sampler import Velocity, denoise, draw_noise
 
 Pair = tuple[Image.Image, Image.Image]
 FRAMING_TOLERANCE = 0.05  # by how much the proportions of before and after may differ
+FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round differently from batch to batch
 
 
 @dataclass(frozen=True)
@@ -159,14 +160,15 @@ class Editor:
         ]
 
     def _batches(self, working: Sequence[Image.Image]) -> list[tuple[Grid, list[int]]]:
-        """Indices of images that can go through the model together: equal grids, `batch_size` at most."""
+        """Indices of images that go through the model together: equal grids, `batch_size` at most."""
         by_grid: dict[Grid, list[int]] = defaultdict(list)
         for index, image in enumerate(working):
             by_grid[self._grid(image)].append(index)
+        sizes = {grid: self.batch_size if grid[0] * grid[1] >= FEW_TOKENS else 1 for grid in by_grid}
         return [
-            (grid, indices[start : start + self.batch_size])
+            (grid, indices[start : start + sizes[grid]])
             for grid, indices in by_grid.items()
-            for start in range(0, len(indices), self.batch_size)
+            for start in range(0, len(indices), sizes[grid])
         ]
 
     def _edit_batch(

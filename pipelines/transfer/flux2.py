@@ -69,7 +69,7 @@ class Flux2:
 
     def decode(self, tokens_BSC: Tensor, grid: Grid) -> Tensor:
         """Tokens to images B3HW in [-1, 1]."""
-        patches = tokens_BSC.to(self.vae.dtype).transpose(1, 2).unflatten(2, grid)
+        patches = tokens_BSC.to(self.vae.dtype).transpose(1, 2).unflatten(2, grid).contiguous()
         mean, deviation = self._statistics(patches)
         latents = F.pixel_shuffle(patches * deviation + mean, 2)
         return self.vae.decode(latents).sample.clamp(-1, 1)
@@ -83,11 +83,11 @@ class Flux2:
         """Run a clean block, modulated at t = 0 and without text; returns its keys and values."""
         memory = Memory(read=read, record=True)
         no_text = self.prompt_BTE[:, :0]
-        self._forward(tokens_BSC, panels, no_text, tokens_BSC.new_zeros(tokens_BSC.shape[0]), memory)
+        self._forward(tokens_BSC, panels, no_text, torch.zeros(1), memory)
         return memory.segment()
 
     def run_result(self, tokens_BSC: Tensor, panel: Panel, t_B: Tensor, read: Sequence[Segment]) -> Tensor:
-        """Velocity of the result at noise level `t_B` in [0, 1], reading the remembered clean blocks."""
+        """Velocity of the result at noise level `t_B` in [0, 1], (B,) or one for all, reading the clean blocks."""
         return self._forward(tokens_BSC, [panel], self.prompt_BTE, t_B, Memory(read=read))
 
     def run_full(self, tokens_BSC: Tensor, panels: Sequence[Panel], t_B: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Flux2:
         model, batch = self.transformer, tokens.shape[0]
         text_ids = torch.zeros(prompt.shape[1], 4)
         text_ids[:, 3] = torch.arange(prompt.shape[1])
-        guidance = torch.full((batch,), GUIDANCE) if model.config.guidance_embeds else None
+        guidance = torch.full_like(t, GUIDANCE) if model.config.guidance_embeds else None
         return model(
             hidden_states=tokens.to(self.device, model.dtype),
             encoder_hidden_states=prompt.to(self.device, model.dtype).expand(batch, -1, -1),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (tokens BSC, t B) -> velocity BSC
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (tokens BSC, t of shape (1,)) -> velocity BSC
 
 
 def draw_noise(seeds: Sequence[int], tokens: int, channels: int) -> Tensor:
@@ -26,6 +26,9 @@ def denoise(velocity: Velocity, noise_BSC: Tensor, sigmas: Sequence[float]) -> T
 
 
 def euler_step(velocity: Velocity, x_BSC: Tensor, now: float, then: float) -> Tensor:
-    """One step from noise level `now` to `then`, kept in float32 whatever the model's dtype."""
-    t = torch.full((x_BSC.shape[0],), now, device=x_BSC.device)
+    """One step from noise level `now` to `then`, kept in float32 whatever the model's dtype.
+
+    The batch shares one `t`: as many rows as images would round differently with the size of the batch.
+    """
+    t = torch.full((1,), now, device=x_BSC.device)
     return x_BSC + (then - now) * velocity(x_BSC, t).float()
