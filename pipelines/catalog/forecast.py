@@ -80,7 +80,7 @@ def _seconds_per_image(prepared: Prepared, good: list[Input], settings: Settings
     """Measured like one worker of the job, on images from all over the catalog, one after the other."""
     if not good:
         return None
-    editor, prefix = stages.ready_editor(prepared.base, prepared.pairs)
+    editor, prefix = stages.ready_editor(prepared.base, prepared.pairs, batch_size=1)
     times = []
     for found in good[:: max(1, len(good) // SAMPLE)][:SAMPLE]:
         began = time.perf_counter()

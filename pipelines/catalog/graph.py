@@ -119,7 +119,7 @@ class _Edit:
         self.recipe = job.recipe
         self.refusal: EditTransferError | None = None
         try:
-            self.editor, self.prefix = stages.ready_editor(job.base, job.pairs)
+            self.editor, self.prefix = stages.ready_editor(job.base, job.pairs, job.batch_size)
         except EditTransferError as error:
             self.refusal = error
 

@@ -36,15 +36,18 @@ class Item:
     seconds: float | None = None
 
 
-def ready_editor(base: str | None, pairs: Sequence["Pair"]) -> tuple["Editor", "Prefix"]:
-    """An Editor that remembers the pairs, as every worker has one. Raises BaseNotFound and PairError."""
+def ready_editor(base: str | None, pairs: Sequence["Pair"], batch_size: int) -> tuple["Editor", "Prefix"]:
+    """An Editor that remembers the pairs, as every worker has one. Raises BaseNotFound and PairError.
+
+    Images go through the model `batch_size` together on a GPU, and one by one on a CPU: the last bit of a sum
+    depends on the number of threads and on the size of the batch, and now and then decides a pixel.
+    """
     import torch
 
     from pipelines.transfer import Editor
 
-    # One thread, always: the order of sums, and so the last bit of a result, depends on their number.
     torch.set_num_threads(1)
-    editor = Editor.load(base)
+    editor = Editor.load(base, batch_size=batch_size if torch.cuda.is_available() else 1)
     try:
         return editor, editor.remember(pairs)
     except ImageError as error:
