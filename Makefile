@@ -17,8 +17,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## Edit a small catalog from one pair and say where the report is
-	$(BIN)/python -m pipelines.demo demo-output
+demo: $(READY)  ## Edit two small catalogs, each from one pair, and say where the reports are
+	$(BIN)/python -m training.demo demo-output
+	@for edit in background:products tone:photographs; do \
+	  set -- $$(echo $$edit | tr ':' ' '); \
+	  command="edit-transfer apply --pair demo-output/$${1}_before.png demo-output/$${1}_after.png --input demo-output/$$2 --output demo-output/$$2-edited"; \
+	  echo "\n$$ $$command"; $(BIN)/$$command || exit $$?; \
+	done
 
 test: $(READY)  ## Run the tests (minutes, on two cores)
 	$(BIN)/python -m pytest

@@ -1,0 +1,34 @@
+"""Speed and memory as ratios, measured side by side in one run: `make bench`, or with names to run only some.
+
+Absolute numbers belong to the machine they are printed with; the ratios are what the project promises.
+"""
+
+import platform
+import subprocess
+import sys
+import time
+
+import torch
+
+from infra.cluster import cores
+from tests.benchmarks import attention, job, memory
+
+BENCHMARKS = {"attention": attention.run, "job": job.run, "memory": memory.run}
+
+
+def main(names: list[str]) -> None:
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(BENCHMARKS)}.")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} cores"
+    print(f"# commit {commit or 'unknown'}, {platform.machine()}, {device}, torch {torch.__version__}")
+    for name in names or BENCHMARKS:
+        began = time.perf_counter()
+        print(f"\n## {name}\n")
+        BENCHMARKS[name]()
+        print(f"\n({time.perf_counter() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""A small catalog to try things on: rendered products and crops of real photographs, with a pair for each of two edits.
+
+python -m training.demo FOLDER writes
+    FOLDER/products/     rendered products, some of classes the bundled base has never seen
+    FOLDER/photographs/  crops of photographs the bundled base has never seen
+    FOLDER/background_before.png, background_after.png, tone_before.png, tone_after.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.evaluation.suite import to_image
+from training.scenes import FAMILIES, PRODUCTS, draw_scenes, render
+from training.scenes.photos import SPLITS, crops
+
+SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
+PER_PRODUCT, PER_SIZE = 2, 4
+EDITS = {"background": (0.09, 0.75, 0.85, 0.5), "tone": (0.75, 0.65, 0.3, 0.95)}  # parameters of the two edits
+
+
+def write_demo(folder: Path) -> None:
+    """Write the demo catalog; the same files every time."""
+    generator = torch.Generator().manual_seed(7)
+    for name, parameters in EDITS.items():
+        _write_pair(folder, name, torch.tensor([parameters]), generator)
+    for product in PRODUCTS:
+        for index in range(PER_PRODUCT):
+            size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
+            picture = render(draw_scenes(1, size, generator, (product,)), size)[0]
+            _save(picture, folder / "products" / product / f"{product} {index + 1}.png")
+    for size in SIZES:
+        for index, picture in enumerate(crops(PER_SIZE, size, generator, "held_out")):
+            _save(picture, folder / "photographs" / f"{size[1]}x{size[0]} {index + 1}.jpg")
+
+
+def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Generator) -> None:
+    scene = draw_scenes(1, SIZES[0], generator, ("bag",))
+    _save(render(scene, SIZES[0])[0], folder / f"{name}_before.png")
+    _save(render(FAMILIES[name].apply(scene, parameters), SIZES[0])[0], folder / f"{name}_after.png")
+
+
+def _save(picture: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_image(picture).save(path, quality=95)
+
+
+if __name__ == "__main__":
+    write_demo(Path(sys.argv[1]))
+    photographs = ", ".join(Path(where).stem for _, where in SPLITS["held_out"])
+    sys.stdout.write(f"Products rendered here; photographs cropped from {photographs} (scikit-image).\n")
