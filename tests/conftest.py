@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import make_tiny_base
+
+from tests.tiny import make_tiny_base
 
 
 @pytest.fixture(scope="session")

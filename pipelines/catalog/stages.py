@@ -39,15 +39,15 @@ class Item:
 def ready_editor(base: str | None, pairs: Sequence["Pair"], batch_size: int) -> tuple["Editor", "Prefix"]:
     """An Editor that remembers the pairs, as every worker has one. Raises BaseNotFound and PairError.
 
-    Images go through the model `batch_size` together on a GPU, and one by one on a CPU: the last bit of a sum
-    depends on the number of threads and on the size of the batch, and now and then decides a pixel.
+    On a CPU it computes with one thread, always: the number of threads decides the last bit of a sum, and so,
+    now and then, a pixel.
     """
     import torch
 
     from pipelines.transfer import Editor
 
     torch.set_num_threads(1)
-    editor = Editor.load(base, batch_size=batch_size if torch.cuda.is_available() else 1)
+    editor = Editor.load(base, batch_size=batch_size)
     try:
         return editor, editor.remember(pairs)
     except ImageError as error:

@@ -1,12 +1,12 @@
 import io
 
-import icc
 import numpy as np
 import pytest
 from PIL import Image
 
 from infra.errors import ImageError
 from pipelines import codec
+from tests import icc
 
 LIMIT = 1_000_000
 

@@ -176,7 +176,7 @@ def test_results_are_the_same_bits_for_any_workers_and_batches(
 
 
 def test_what_changed_is_done_again_and_nothing_else(apply, photos, first, scene, tmp_path):
-    """One run after: one image replaced, one only touched, one new, one failure mended, one failure as it was."""
+    """One image is replaced, one only touched, one new; one failure is mended, one as it was."""
     copy, output = tmp_path / "photos", tmp_path / "out"
     copy.mkdir()
     for name in ("jpeg photo.jpg", "tiff.tif", "grey.jpg", "bad/text.png", "bad/empty.png"):
