@@ -1,23 +1,11 @@
-import subprocess
-import sys
-
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from infra.cli import app
 from pipelines.catalog.cli import apply
+from tests.interpreter import loaded_by
 
 HEAVY = {"torch", "ray", "pyarrow", "PIL", "jinja2", "numpy", "diffusers", "boto3"}
-
-
-def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that are loaded after a statement, in a fresh interpreter."""
-    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    return set(
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
-    )
 
 
 def test_the_command_line_starts_without_anything_heavy():

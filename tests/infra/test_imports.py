@@ -4,7 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from test_cli import loaded_by
+
+from tests.interpreter import loaded_by
 
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
