@@ -49,9 +49,7 @@ def evaluate(
     editor = Editor.load(base)
     collected = Sheet()
     scores = {}
-    for name, row in evaluate_scenes(
-        editor, cases=cases, steps=steps, seed=seed, families=family, shown=collected.add
-    ):
+    for name, row in evaluate_scenes(editor, cases=cases, steps=steps, seed=seed, families=family, shown=collected.add):
         typer.echo(f"{name}: right {row.right:.1f} dB, wrong {row.wrong:.1f} dB", err=True)
         scores[name] = row
     if sheet:
@@ -62,9 +60,7 @@ def evaluate(
         _show_table(scores.items())
 
 
-def _as_json(
-    base: str, revision: str, steps: int, seed: int, scores: dict[str, FamilyScores], started: float
-) -> str:
+def _as_json(base: str, revision: str, steps: int, seed: int, scores: dict[str, FamilyScores], started: float) -> str:
     return json.dumps(
         {
             "suite": "scenes",
@@ -84,7 +80,17 @@ def _show_table(scores: Iterable[tuple[str, FamilyScores]]) -> None:
     from rich.table import Table
 
     table = Table(title="Edits read off one pair: held-out objects and parameters, PSNR in dB")
-    for column in ("family", "right pair", "wrong pair", "margin", "copy", "changed", "rest", "recovered", "chance"):
+    for column in (
+        "family",
+        "right pair",
+        "wrong pair",
+        "margin",
+        "copy",
+        "changed",
+        "rest",
+        "recovered",
+        "chance",
+    ):
         table.add_column(column, justify="left" if column == "family" else "right")
     for name, row in scores:
         decibels = (row.right, row.wrong, row.margin, row.copy, row.changed, row.rest)

@@ -20,7 +20,10 @@ from training.scenes.photos import SPLITS, crops
 
 SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
 PER_PRODUCT, PER_SIZE = 2, 4
-EDITS = {"background": (0.09, 0.75, 0.85, 0.5), "tone": (0.75, 0.65, 0.3, 0.95)}  # parameters of the two edits
+EDITS = {
+    "background": (0.09, 0.75, 0.85, 0.5),
+    "tone": (0.75, 0.65, 0.3, 0.95),
+}  # parameters of the two edits
 
 
 def write_demo(folder: Path) -> None:

@@ -77,7 +77,13 @@ class _Processor:
         self.layer = layer
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, rotary: Rotary, mask: Tensor | None, memory: Memory | None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        memory: Memory | None,
     ) -> Tensor:
         query = apply_rotary_emb(query, rotary, sequence_dim=1)
         key = apply_rotary_emb(key, rotary, sequence_dim=1)
@@ -145,9 +151,7 @@ class SingleStreamProcessor(_Processor):
         query, key, value, mlp = attn.to_qkv_mlp_proj(hidden_states).split(sizes, -1)
         query, key, value = (x.unflatten(-1, (-1, attn.head_dim)) for x in (query, key, value))
         assert image_rotary_emb is not None
-        attended = self._attend(
-            attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, attention_mask, memory
-        )
+        attended = self._attend(attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, attention_mask, memory)
         return attn.to_out(torch.cat([attended, attn.mlp_act_fn(mlp)], -1))
 
 

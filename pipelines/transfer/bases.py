@@ -1,4 +1,4 @@
-"""Bases: pretrained models in diffusers folders, by path or Hub id. A base is data; nothing here is special about one."""
+"""Bases: pretrained models in diffusers folders, by path or Hub id. A base is data; none is special here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from infra.errors import BaseNotFound
 from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.layout import Attention
 
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
 PARTS = ("transformer", "vae", "scheduler")
@@ -26,7 +27,7 @@ class BaseSettings:
     """How a base likes to be used, from `edit_transfer.json` in its folder, else from what its configs say."""
 
     steps: int
-    attention: str
+    attention: Attention
     max_area: int  # pixels
 
 

@@ -136,7 +136,12 @@ class Editor:
 
     @torch.inference_mode()
     def edit(
-        self, queries: Sequence[Image.Image], prefix: Prefix, *, seeds: Sequence[int], steps: int | None = None
+        self,
+        queries: Sequence[Image.Image],
+        prefix: Prefix,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
     ) -> list[Image.Image]:
         """Edit RGB images, one seed each; results have the queries' own sizes.
 

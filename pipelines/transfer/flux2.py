@@ -115,10 +115,8 @@ class Flux2:
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """Noise levels from 1 down to 0, `steps + 1` of them, as the base's own scheduler spaces them."""
-        spaced = np.linspace(1.0, 1.0 / steps, steps)
         config = self.scheduler.config
-        if config.get("use_flow_sigmas"):
-            spaced = None
+        spaced = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1.0 / steps, steps)
         if config.use_dynamic_shifting:
             from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 

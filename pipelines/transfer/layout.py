@@ -90,7 +90,8 @@ def working_size(width: int, height: int, multiple: int, max_area: int) -> tuple
     """
     if min(width, height) < multiple:
         raise ImageError(
-            f"The image is {width}x{height} pixels, but each side must have at least {multiple}.", code="too_small"
+            f"The image is {width}x{height} pixels, but each side must have at least {multiple}.",
+            code="too_small",
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,15 +13,13 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (tokens BSC, t of shape (1,)) -
 
 def draw_noise(seeds: Sequence[int], tokens: int, channels: int) -> Tensor:
     """Starting noise BSC. Each image has its own generator, on the CPU: neither the batch nor the device matters."""
-    return torch.stack(
-        [torch.randn(tokens, channels, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    return torch.stack([torch.randn(tokens, channels, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def denoise(velocity: Velocity, noise_BSC: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Integrate from noise to data along `sigmas`, which fall from 1 to 0."""
     x = noise_BSC
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         x = euler_step(velocity, x, now, then)
     return x
 

@@ -1,7 +1,7 @@
 """An autoencoder whose encoder is written down instead of trained: a block PCA in the weights of AutoencoderKLFlux2.
 
-Trained from scratch, thin encoders got stuck for thousands of steps in grey: group normalisation removes the flat colour
-that matters most in product photos. A linear map of 8x8 blocks keeps it, costs nothing to make, and is local, so an edit
+Trained from scratch, thin encoders stayed grey for thousands of steps: group normalisation removes the flat colour that
+matters most in product photos. A linear map of 8x8 blocks keeps it, costs nothing to make, and is local: an edit
 changes only the latents it touches. It fits the class exactly: strided convolutions project 2x2 patches three times;
 `silu(x) - silu(-x) = x` undoes the activation; large constant channels ("anchors") fix the statistics of the final
 group normalisation. The decoder starts as a linear read-out of colours and is trained (see `vae.py`).
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
+from diffusers.models.autoencoders.vae import Decoder
 from torch import Tensor, nn
 
 ANCHOR = 30.0  # against latents of about 1: the normaliser then scales by a constant, to a percent
@@ -104,7 +105,10 @@ def start_decoder(vae: AutoencoderKLFlux2, images_B3HW: Tensor) -> None:
         if hasattr(block, "conv2"):
             _zero(block.conv2)
         if getattr(block, "conv_shortcut", None) is not None:
-            _route(block.conv_shortcut, torch.eye(block.conv_shortcut.out_channels, block.conv_shortcut.in_channels))
+            _route(
+                block.conv_shortcut,
+                torch.eye(block.conv_shortcut.out_channels, block.conv_shortcut.in_channels),
+            )
     for block in decoder.up_blocks:
         for upsampler in block.upsamplers or ():
             _route(upsampler.conv, torch.eye(upsampler.conv.in_channels))
@@ -112,11 +116,14 @@ def start_decoder(vae: AutoencoderKLFlux2, images_B3HW: Tensor) -> None:
     _start_colours(decoder, read)
 
 
-def _start_colours(decoder: nn.Module, read: Tensor) -> None:
+def _start_colours(decoder: Decoder, read: Tensor) -> None:
     """Channels 0-5 carry +colour and -colour, 6 and 7 anchors, the others the strongest latents."""
     count, width = read.shape[1], decoder.conv_norm_out.num_channels
     rest = torch.eye(count)[: width - 8] / 8
-    _route(decoder.conv_in, torch.cat([read, -read, torch.zeros(2, count), rest, torch.eye(count)[: count - len(rest)] / 8]))
+    _route(
+        decoder.conv_in,
+        torch.cat([read, -read, torch.zeros(2, count), rest, torch.eye(count)[: count - len(rest)] / 8]),
+    )
     decoder.conv_in.bias[6:8] = torch.tensor([4.0, -4.0])
     spread = float(torch.tensor((2 * 16 + 6 * 0.4 + (width - 8) * 0.2) / width).sqrt())
     nn.init.constant_(decoder.conv_norm_out.weight, spread)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,8 +95,8 @@ class Trainer:
     def _update_average(self) -> None:
         """EMA with a short memory at first, so that the start is forgotten quickly."""
         decay = min(self.plan.ema, (self.step + 1) / (self.step + 10))
-        averages, weights = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1 - decay)
+        averages = [average.detach() for average in self.average.parameters()]
+        torch._foreach_lerp_(averages, [weight.detach() for weight in self.model.parameters()], 1 - decay)
 
     def save(self) -> None:
         """Write the checkpoint; a reader sees the old one or the new one."""
@@ -110,7 +109,7 @@ class Trainer:
         }
         partial = self.folder / "checkpoint.partial"
         torch.save(state, partial)
-        os.replace(partial, self.folder / "checkpoint.pt")
+        partial.replace(self.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
@@ -132,14 +131,10 @@ def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     inside = [p for name, p in model.named_parameters() if plan.muon and "blocks" in name and p.ndim == 2]
     chosen = {id(p) for p in inside}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    adam = torch.optim.AdamW(
-        others, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
-    )
+    adam = torch.optim.AdamW(others, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True)
     if not inside:
         return [adam]
-    muon = torch.optim.Muon(
-        inside, lr=plan.rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(inside, lr=plan.rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
     return [adam, muon]
 
 

@@ -138,7 +138,5 @@ def _score(case: Case, right: Tensor, wrong: Tensor) -> dict[str, float]:
 
 
 def _mean(rows: list[dict[str, float]], chance: float) -> FamilyScores:
-    means = {
-        key: fmean([row[key] for row in rows if not math.isnan(row[key])] or [math.nan]) for key in rows[0]
-    }
+    means = {key: fmean([row[key] for row in rows if not math.isnan(row[key])] or [math.nan]) for key in rows[0]}
     return FamilyScores(cases=len(rows), chance=chance, **means)

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from infra.errors import UsageError
+
 SPLITS = {
     "train": (
-        *(
-            ("skimage", f"data/{name}")
-            for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg", "brick.png")
-        ),
+        *(("skimage", f"data/{name}") for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg", "brick.png")),
         ("sklearn", "datasets/images/china.jpg"),
         ("sklearn", "datasets/images/flower.jpg"),
     ),
@@ -32,14 +31,18 @@ SPLITS = {
     ),
 }
 _WORKING_SIDE = 320
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 def photo_path(package: str, relative: str) -> Path:
-    """Where an installed package keeps a photograph; raises `FileNotFoundError` when it is not installed."""
+    """Where an installed package keeps a photograph; raises `UsageError` when it is not installed."""
     spec = find_spec(package)
     path = Path(spec.submodule_search_locations[0]) / relative if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
-        raise FileNotFoundError(f"{package} does not bring {relative}: install edit-transfer[train]")
+        raise UsageError(
+            f"The photograph {relative} comes with {_DISTRIBUTIONS[package]}, which is not installed."
+            " Run: pip install 'edit-transfer[scenes]'"
+        )
     return path
 
 
