@@ -35,9 +35,7 @@ def connected(cpus: float, address: str | None = None) -> Iterator[Resources]:
         found = ray.cluster_resources()
         resources = Resources(found.get("CPU", 0), found.get("GPU", 0))
         if resources.cpus < cpus:
-            raise UsageError(
-                f"Ray has {resources.cpus:g} CPUs, but {cpus:g} are needed; ask for fewer --workers."
-            )
+            raise UsageError(f"Ray has {resources.cpus:g} CPUs, but {cpus:g} are needed; ask for fewer --workers.")
         yield resources
     finally:
         if owned:
@@ -59,9 +57,7 @@ def _start(cpus: float, address: str | None) -> None:
             )
         except Exception as error:  # Ray raises many kinds where no cluster answers
             reason = str(error).splitlines()[0]
-            raise EditTransferError(
-                f"Ray at {address or 'this machine'} does not answer: {reason}"
-            ) from error
+            raise EditTransferError(f"Ray at {address or 'this machine'} does not answer: {reason}") from error
 
 
 def cores() -> int:

@@ -139,9 +139,7 @@ def _not_one_of_ours(data: bytes) -> ImageError:
 
 def _undecodable(error: Exception) -> ImageError:
     text = str(error).lower()
-    if isinstance(error, EOFError) or any(
-        sign in text for sign in ("truncated", "decoder object", "not enough")
-    ):
+    if isinstance(error, EOFError) or any(sign in text for sign in ("truncated", "decoder object")):
         return ImageError("The file ends before the image does; copy it again from its source.", "truncated")
     return ImageError(f"The file is damaged and cannot be decoded ({type(error).__name__}).", "unreadable")
 

@@ -19,16 +19,10 @@ def swapped_profile() -> bytes:
 
 def ink_profile() -> bytes:
     """A CMYK printer whose tables are the naive conversion (to Lab through sRGB), on coarse grids."""
-    to_lab = ImageCms.buildTransform(
-        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
-    )
-    to_rgb = ImageCms.buildTransform(
-        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-    )
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
     inks = product(range(0, 256, 51), repeat=4)
-    lab = [
-        _apply(to_lab, "RGB", [(255 - ink) * (255 - k) // 255 for ink in (c, m, y)]) for c, m, y, k in inks
-    ]
+    lab = [_apply(to_lab, "RGB", [(255 - ink) * (255 - k) // 255 for ink in (c, m, y)]) for c, m, y, k in inks]
     colours = product(range(0, 256, 15), repeat=3)
     cmyk = [(*(255 - value for value in _apply(to_rgb, "LAB", colour)), 0) for colour in colours]
     return _profile({b"A2B0": _table(4, 3, 6, lab), b"B2A0": _table(3, 4, 18, cmyk)})

@@ -84,9 +84,7 @@ def apply(
     ] = None,
     adapter: Annotated[
         str | None,
-        typer.Option(
-            "--adapter", metavar="REF", help="A trained adapter, e.g. name@3.", rich_help_panel=EDIT
-        ),
+        typer.Option("--adapter", metavar="REF", help="A trained adapter, e.g. name@3.", rich_help_panel=EDIT),
     ] = None,
     base: Annotated[
         str | None,
@@ -151,9 +149,7 @@ def apply(
     from infra import settings as environment
     from pipelines.catalog import forecast, job, screen
 
-    warnings.filterwarnings(
-        "ignore", module="PIL"
-    )  # what matters about a damaged file is in its manifest row
+    warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its manifest row
     settings = environment.from_environment()
     options = job.Options(
         pairs=list(zip((pair or [])[::2], (pair or [])[1::2], strict=True)),

@@ -69,9 +69,7 @@ def _header(found: Input, max_pixels: int) -> codec.Header:
         except ImageError:
             if len(head) < HEADER_BYTES:
                 raise
-            return codec.read_header(
-                store.read(found.uri), max_pixels
-            )  # a TIFF may keep its header at its end
+            return codec.read_header(store.read(found.uri), max_pixels)  # a TIFF may keep its header at its end
     except StoreError as error:
         raise ImageError(str(error)) from None
 

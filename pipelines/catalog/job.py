@@ -81,13 +81,9 @@ class Summary:
 def prepare(options: Options, settings: Settings) -> Prepared:
     """Check pairs, base, input and output, and find what is left to do. Raises a UsageError of some kind."""
     if options.adapter is not None:
-        raise AdapterNotFound(
-            f"There is no adapter {options.adapter!r}: show the edit with --pair BEFORE AFTER."
-        )
+        raise AdapterNotFound(f"There is no adapter {options.adapter!r}: show the edit with --pair BEFORE AFTER.")
     if not options.pairs:
-        raise UsageError(
-            "Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it."
-        )
+        raise UsageError("Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it.")
     output, base = canonical(options.output), options.base or settings.base
     files = [(_read_pair(before), _read_pair(after)) for before, after in options.pairs]
     pairs = [
@@ -135,9 +131,7 @@ def _recipe(options: Options, base: str | None, pairs: Sequence[tuple[str, str]]
     )
 
 
-def run(
-    prepared: Prepared, options: Options, settings: Settings, console: Console, quiet: bool = False
-) -> Summary:
+def run(prepared: Prepared, options: Options, settings: Settings, console: Console) -> Summary:
     """Do what is left, compact the manifest and write the report.
 
     Raises OutputError if nothing can be written, EditTransferError if the job breaks; either way the same job

@@ -9,9 +9,7 @@ def test_an_empty_environment_gives_the_defaults():
 
 
 def test_values_are_read():
-    read = from_environment(
-        {"EDIT_TRANSFER_BASE": "a/b", "EDIT_TRANSFER_MAX_PIXELS": "5000", "RAY_ADDRESS": "auto"}
-    )
+    read = from_environment({"EDIT_TRANSFER_BASE": "a/b", "EDIT_TRANSFER_MAX_PIXELS": "5000", "RAY_ADDRESS": "auto"})
     assert read == Settings(base="a/b", max_pixels=5000, ray="auto")
 
 

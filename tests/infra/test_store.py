@@ -53,9 +53,7 @@ print("".join("1" if store.write_if_absent(f"{root}/{n}", me.encode() * 5000) el
 
 def test_of_racing_processes_exactly_one_writes_each_name(tmp_path):
     racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, str(tmp_path), str(me)], stdin=-1, stdout=-1, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(me)], stdin=-1, stdout=-1, text=True)
         for me in range(4)
     ]
     for racer in racers:

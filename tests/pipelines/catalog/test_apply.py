@@ -81,9 +81,7 @@ class Told:
 def apply(ray_cluster, tiny_base, pair):
     def run(source: Path, output: Path, *options: str) -> Told:
         arguments = ["apply", "--pair", *pair, "--base", str(tiny_base), "--json"]
-        told = CliRunner().invoke(
-            app, [*arguments, "--input", str(source), "--output", str(output), *options]
-        )
+        told = CliRunner().invoke(app, [*arguments, "--input", str(source), "--output", str(output), *options])
         summary = json.loads(told.stdout) if told.stdout else {}
         return Told(told.exit_code, summary, told.stderr)
 
@@ -121,9 +119,7 @@ def test_good_images_are_edited_and_bad_ones_explained(first):
     assert told.code == 3 and counts(told) == (18, 10, 0, 8)
     assert {name: row["error_code"] for name, row in rows.items() if row["status"] == "failed"} == BAD
     assert all(row["error"].endswith(".") for row in rows.values() if row["status"] == "failed")
-    assert (
-        {name for name, row in rows.items() if row["status"] == "done"} == set(GOOD) == set(digests(output))
-    )
+    assert {name for name, row in rows.items() if row["status"] == "done"} == set(GOOD) == set(digests(output))
 
 
 def test_results_have_name_format_size_and_digest_of_their_rows(first, photos):
@@ -167,9 +163,7 @@ def test_the_same_command_again_redoes_nothing(apply, photos, first):
 
 
 @pytest.mark.parametrize(("workers", "batch"), [("2", "3"), ("1", "1")])
-def test_results_are_the_same_bits_for_any_workers_and_batches(
-    apply, photos, first, tmp_path, workers, batch
-):
+def test_results_are_the_same_bits_for_any_workers_and_batches(apply, photos, first, tmp_path, workers, batch):
     told = apply(photos, tmp_path / "out", "--workers", workers, "--batch-size", batch)
     assert counts(told) == (18, 10, 0, 8)
     assert digests(tmp_path / "out") == digests(first[1])

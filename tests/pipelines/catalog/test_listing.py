@@ -97,9 +97,7 @@ def test_a_table_without_uris_is_an_error(tmp_path, content):
 def test_paths_that_lead_out_of_the_output_fail(folder, tmp_path):
     rows = ["photos/b.JPG,../up.jpg", "photos/a b.png,/root.png", "photos/ü/ñ.tiff,a/../../up.tiff"]
     (tmp_path / "t.csv").write_text("\n".join(["uri,relative_path", *rows]))
-    assert [found.error_code for found in list_catalog(str(tmp_path / "t.csv"), "out").inputs] == [
-        "bad_path"
-    ] * 3
+    assert [found.error_code for found in list_catalog(str(tmp_path / "t.csv"), "out").inputs] == ["bad_path"] * 3
 
 
 def test_a_name_that_is_not_utf8_fails_under_a_readable_name(tmp_path):
