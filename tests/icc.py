@@ -2,12 +2,15 @@
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 
 from PIL import Image, ImageCms
 
 
+@cache
 def srgb_profile() -> bytes:
+    """The same bytes every time: a profile tells the second it was made in."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -17,6 +17,7 @@ from pipelines.catalog.listing import Catalog, Input, canonical, list_catalog, m
 from pipelines.catalog.plan import Plan, plan
 from pipelines.catalog.progress import Meter
 from pipelines.catalog.work import Recipe, sha256
+from pipelines.transfer import bases, check_framing
 
 Pair = tuple[Image.Image, Image.Image]
 
@@ -90,6 +91,8 @@ def prepare(options: Options, settings: Settings) -> Prepared:
         (_decode_pair(before, data[0], settings), _decode_pair(after, data[1], settings))
         for (before, after), data in zip(options.pairs, files, strict=True)
     ]
+    for before, after in pairs:
+        check_framing(before, after)
     catalog = list_catalog(options.input, output)
     inputs = mark_duplicates(catalog.inputs, options.format)[: options.limit]
     recipe = _recipe(options, base, [(sha256(before), sha256(after)) for before, after in files])
@@ -115,8 +118,6 @@ def _decode_pair(uri: str, data: bytes, settings: Settings) -> Image.Image:
 
 
 def _recipe(options: Options, base: str | None, pairs: Sequence[tuple[str, str]]) -> Recipe:
-    from pipelines.transfer import bases
-
     folder = bases.find_base(base)
     usual = bases.settings_of(folder)
     return Recipe(
@@ -141,7 +142,7 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
     job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     with Meter(len(prepared.plan.tasks), console) as meter:
         if prepared.plan.tasks:
-            _work(prepared, options, settings, job_id, meter)
+            work(prepared, options, settings, job_id, meter)
     rows = manifest.compact(prepared.manifest)
     summary = _summary(prepared, meter)
     report.write(prepared, options, summary, rows)
@@ -164,7 +165,7 @@ def workers_wanted(options: Options, images: int) -> int:
     return min(images, options.workers or torch.cuda.device_count() or cluster.cores())
 
 
-def _work(prepared: Prepared, options: Options, settings: Settings, job_id: str, meter: Meter) -> None:
+def work(prepared: Prepared, options: Options, settings: Settings, job_id: str, meter: Meter) -> None:
     tasks = prepared.plan.tasks
     workers = workers_wanted(options, len(tasks))
     with cluster.connected(workers + 2 * graph.CPUS_BESIDE_EDITS, settings.ray) as resources:

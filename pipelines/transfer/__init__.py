@@ -3,6 +3,6 @@
 Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2` (a family), `sampler`, `editor`.
 """
 
-from pipelines.transfer.editor import Editor, Pair, Prefix
+from pipelines.transfer.editor import Editor, Pair, Prefix, check_framing
 
-__all__ = ["Editor", "Pair", "Prefix"]
+__all__ = ["Editor", "Pair", "Prefix", "check_framing"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import Flux2Transformer2DModel
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2ParallelSelfAttention
 from torch import Tensor
+
+if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hub's clients with it
+    from diffusers import Flux2Transformer2DModel
+    from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2ParallelSelfAttention
 
 Rotary = tuple[Tensor, Tensor]
 KeyValue = tuple[Tensor, Tensor]
@@ -74,7 +75,11 @@ class _Processor:
     _parallel_config = None
 
     def __init__(self, layer: int) -> None:
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+        from diffusers.models.embeddings import apply_rotary_emb
+
         self.layer = layer
+        self._dispatch, self._rotate = dispatch_attention_fn, apply_rotary_emb
 
     def _attend(
         self,
@@ -85,11 +90,11 @@ class _Processor:
         mask: Tensor | None,
         memory: Memory | None,
     ) -> Tensor:
-        query = apply_rotary_emb(query, rotary, sequence_dim=1)
-        key = apply_rotary_emb(key, rotary, sequence_dim=1)
+        query = self._rotate(query, rotary, sequence_dim=1)
+        key = self._rotate(key, rotary, sequence_dim=1)
         if memory is not None:
             key, value = memory.extend(self.layer, key, value)
-        attended = dispatch_attention_fn(
+        attended = self._dispatch(
             query,
             key,
             value,

@@ -35,7 +35,7 @@ def find_base(base: str | Path | None) -> Path:
     """The local folder of a base: the bundled one for None, a path, or a Hub id fetched into the Hub's cache.
 
     Raises:
-        BaseNotFound: no such folder, or the Hub does not give it.
+        BaseNotFound: no such folder, the Hub does not give it, or its transformer is of an unknown class.
     """
     folder = BUNDLED if base is None else Path(base)
     if not folder.is_dir():
@@ -46,7 +46,15 @@ def find_base(base: str | Path | None) -> Path:
             f"The base {base or 'bundled with this project'} has no {' and no '.join(missing)} folder. Give a"
             " diffusers folder with transformer, vae and scheduler, or a Hub id."
         )
+    if _kind(folder) not in _LOADERS:
+        raise BaseNotFound(
+            f"The transformer of base {folder.name} is a {_kind(folder)}; known are {', '.join(_LOADERS)}."
+        )
     return folder
+
+
+def _kind(folder: Path) -> str | None:
+    return _read_json(folder / "transformer" / "config.json").get("_class_name")
 
 
 def _fetch(hub_id: str) -> Path:
@@ -96,13 +104,10 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
     """Load the models of a base folder onto a device.
 
     Raises:
-        BaseNotFound: the folder holds a transformer of a class this version does not know, or broken weights.
+        BaseNotFound: its weights are broken or do not fit its configuration.
     """
-    kind = _read_json(folder / "transformer" / "config.json").get("_class_name")
-    if kind not in _LOADERS:
-        raise BaseNotFound(f"The base in {folder.name} is a {kind}; known are {', '.join(_LOADERS)}.")
     try:
-        return _LOADERS[kind](folder, device, dtype, prompt)
+        return _LOADERS[str(_kind(folder))](folder, device, dtype, prompt)
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
 

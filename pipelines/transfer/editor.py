@@ -121,7 +121,7 @@ class Editor:
         if not pairs:
             raise PairError("There is no pair to learn the edit from. Give at least one before and after image.")
         for before, after in pairs:
-            _check_framing(before, after)
+            check_framing(before, after)
         working = [(self._fit(before), self._fit(after)) for before, after in pairs]
         grids = tuple((self._grid(before), self._grid(after)) for before, after in working)
         tokens = [self.family.encode(_to_tensor([image])) for pair in working for image in pair]
@@ -205,7 +205,8 @@ class Editor:
         return self.family.grid(*image.size)
 
 
-def _check_framing(before: Image.Image, after: Image.Image) -> None:
+def check_framing(before: Image.Image, after: Image.Image) -> None:
+    """Raise `PairError` unless before and after have the same proportions."""
     ratio = (before.width / before.height) / (after.width / after.height)
     if abs(ratio - 1) > FRAMING_TOLERANCE:
         raise PairError(

@@ -6,15 +6,18 @@ Letters: B images, C latent channels of a token, S tokens, T text tokens, E text
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from torch import Tensor
 
 from pipelines.transfer.attention import Memory, Segment, install
 from pipelines.transfer.layout import Grid, Panel
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 
 GUIDANCE = 4.0  # what the guidance-distilled member of the family (dev) was made for
 

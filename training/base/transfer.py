@@ -19,7 +19,7 @@ from training.scenes import FAMILIES, draw_tuples
 
 SHOWN = 2  # pairs per edit, and queries per edit: every pair meets every query
 NOISE_LEVELS = 2  # per tuple: all noise, and one drawn
-EDITS_PER_BATCH = {"background": 6, "tone": 6, "recolour": 5, "flip": 3, "scale": 2, "translate": 2}
+EDITS_PER_BATCH = {"background": 6, "tone": 5, "recolour": 6, "flip": 3, "scale": 2, "translate": 2}
 
 
 def transfer_loss(family: Flux2, seed: int, scale: int = 1) -> Loss:

@@ -34,9 +34,7 @@ def test_position_ids_restart_in_every_panel_and_run_row_by_row():
     assert ids.dtype == torch.int64
 
 
-@pytest.mark.parametrize(
-    "size", [(64, 64), (800, 600), (600, 800), (37, 211), (1024, 128), (17, 16), (5000, 5000)]
-)
+@pytest.mark.parametrize("size", [(64, 64), (800, 600), (600, 800), (37, 211), (1024, 128), (17, 16), (5000, 5000)])
 def test_working_size_keeps_proportions_under_the_cap(size):
     width, height = working_size(*size, multiple=16, max_area=64 * 64)
     assert width % 16 == 0 and height % 16 == 0

@@ -58,9 +58,7 @@ def whole(tokens: dict[str, torch.Tensor], prompt: torch.Tensor) -> torch.Tensor
         "query": ["pair0", "pair1", "query"],
     }
     owner = ["text"] * TEXT + [name for name in names for _ in range(tokens[name].shape[1])]
-    mask = torch.tensor(
-        [[k in sees[q] or (k == "text" and q in ("text", "result")) for k in owner] for q in owner]
-    )
+    mask = torch.tensor([[k in sees[q] or (k == "text" and q in ("text", "result")) for k in owner] for q in owner])
     t = torch.tensor([T if name in ("text", "result") else 0.0 for name in owner]) * 1000
     temb = model.time_guidance_embed(t, None)[None]
     image, text = model.x_embedder(torch.cat([tokens[n] for n in names], 1)), model.context_embedder(prompt)
@@ -95,9 +93,7 @@ def test_cached_prefix_equals_the_masked_sequence_run_whole(family, tokens):
 
 
 def test_the_order_of_pairs_does_not_matter(family, tokens):
-    torch.testing.assert_close(
-        cached(family, tokens, (0, 1)), cached(family, tokens, (1, 0)), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(cached(family, tokens, (0, 1)), cached(family, tokens, (1, 0)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["pair0", "pair1", "query"])
@@ -136,9 +132,7 @@ def test_a_shared_pair_serves_a_whole_batch(family, tokens):
 
         together = edit(slice(0, 3))
         for row in range(3):
-            torch.testing.assert_close(
-                together[row : row + 1], edit(slice(row, row + 1)), atol=1e-6, rtol=1e-5
-            )
+            torch.testing.assert_close(together[row : row + 1], edit(slice(row, row + 1)), atol=1e-6, rtol=1e-5)
 
 
 def test_gradients_reach_the_pair_through_the_cache(family, tokens):
@@ -147,9 +141,7 @@ def test_gradients_reach_the_pair_through_the_cache(family, tokens):
     source = tokens["pair0"].clone().requires_grad_()
     pair = family.run_clean(source, plan.pairs[0])
     query = family.run_clean(tokens["query"], [plan.query], [pair])
-    family.run_result(
-        tokens["result"], plan.result, torch.tensor([T]), [pair, query]
-    ).square().sum().backward()
+    family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pair, query]).square().sum().backward()
     assert source.grad is not None and source.grad.abs().max() > 0
 
 

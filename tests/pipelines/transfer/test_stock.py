@@ -39,9 +39,7 @@ def test_full_equals_the_stock_pipeline():
     ).images
 
     family = Flux2(tiny_transformer(), tiny_vae(), FlowMatchEulerDiscreteScheduler(), prompt)
-    editor = Editor(
-        family, base="tiny", revision="0", attention="full", max_area=80 * 64, default_steps=len(SIGMAS)
-    )
+    editor = Editor(family, base="tiny", revision="0", attention="full", max_area=80 * 64, default_steps=len(SIGMAS))
     prefix = editor.remember([(before, after)])
     with torch.no_grad():
         plan = layout(prefix.grids, (4, 5), "full")
