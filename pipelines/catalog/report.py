@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHEET = 60
 SIDE = 420  # pixels of the longer side of a thumbnail
+SMALL = 128  # up to this side, pictures are shown enlarged, and JPEG's blocks would show
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _stored_thumbnail(uri: str) -> str | None:
 def _thumbnail(image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
+    kind = "png" if max(small.size) <= SMALL else "jpeg"
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    small.save(buffer, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
