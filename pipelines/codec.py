@@ -15,8 +15,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from infra.errors import ImageError
 
-MIN_SIDE = 16
-MAX_ASPECT = 8
+MIN_SIDE = 16  # pixels: one token of every base we know
+MAX_ASPECT = 8  # longer side over shorter side
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 OUTPUT_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF"}

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from infra.errors import ImageError
+from pipelines.codec import MAX_ASPECT
 
 Role = Literal["before", "after", "query", "result"]
 Attention = Literal["prefix", "full"]
 Grid = tuple[int, int]  # rows, columns, in tokens
 
 TIME_STRIDE = 10
-MAX_ASPECT = 8.0  # longer side over shorter side
 
 
 @dataclass(frozen=True)
