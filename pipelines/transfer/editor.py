@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -60,6 +61,8 @@ class Editor:
         default_steps: int,
         batch_size: int = 8,
     ) -> None:
+        if attention not in get_args(Attention):
+            raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
         self.family = family
         self.base = base
         self.revision = revision
