@@ -91,7 +91,14 @@ class LocalStore:
             for name in sorted(names):
                 path = str(Path(folder, name))
                 if not name.startswith("."):
-                    yield self.stat(path) or Stored(path, 0, "")
+                    yield self._listed(path)
+
+    def _listed(self, path: str) -> Stored:
+        """What cannot be looked at, such as a link to itself, is listed too: reading it will say why."""
+        try:
+            return self.stat(path) or Stored(path, 0, "")
+        except StoreError:
+            return Stored(path, 0, "")
 
     def delete(self, uri: str) -> None:
         path = local_path(uri)

@@ -42,6 +42,8 @@ def _one_value_each(args: Sequence[str]) -> Iterator[str]:
     left = iter(args)
     for arg in left:
         yield arg
+        if arg.startswith("--pair="):
+            raise UsageError("--pair takes two images, without an equals sign: --pair BEFORE AFTER.")
         if arg == "--pair":
             before, after = next(left, None), next(left, None)
             if after is None or before is None or before.startswith("--") or after.startswith("--"):
@@ -142,7 +144,7 @@ def apply(
     """Edit a catalog the way a before/after pair shows.
 
     Run the same command again after a stop or with new images: finished work is not repeated.
-    Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 1 the job broke.
+    Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 1 the job broke, 130 stopped.
     """
     from rich.console import Console
 

@@ -139,6 +139,8 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
     can be run again and goes on where this one stopped.
     """
     _claim(prepared.output)
+    if options.fresh:
+        manifest.drop_damaged(prepared.manifest)
     job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     with Meter(len(prepared.plan.tasks), console) as meter:
         if prepared.plan.tasks:

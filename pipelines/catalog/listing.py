@@ -2,19 +2,25 @@
 
 import glob
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from infra import store
-from infra.errors import CatalogError
+from infra.errors import CatalogError, UsageError
 from pipelines import codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLES = (".parquet", ".csv")
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
 UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
+TEXT_COLUMNS = ("uri", "relative_path")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
 
 
@@ -38,12 +44,14 @@ class Catalog:
     """The inputs in a stable order, the URIs of files that are no images, and what else was passed over.
 
     repeated  rows of a table that name a URI again
+    blank     rows of a table that name none
     left_out  files that lie in the output folder
     """
 
     inputs: list[Input]
     ignored: list[str] = field(default_factory=list)
     repeated: int = 0
+    blank: int = 0
     left_out: int = 0
 
 
@@ -58,7 +66,10 @@ def list_catalog(source: str, output: str) -> Catalog:
     if store.scheme_of(source) != "file":
         catalog = _table(source) if suffix in TABLES else _folder(source.rstrip("/"))
     else:
-        catalog = _local(Path(source).expanduser(), suffix)
+        try:
+            catalog = _local(Path(source).expanduser(), suffix)
+        except OSError as error:
+            raise CatalogError(f"{source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
     catalog = _without(catalog, canonical(output))
     catalog.inputs = [_checked(found) for found in catalog.inputs]
     if not catalog.inputs:
@@ -67,10 +78,13 @@ def list_catalog(source: str, output: str) -> Catalog:
 
 
 def canonical(uri: str) -> str:
-    """One spelling per place: an absolute path for local ones, no slash at the end."""
+    """One spelling per place: an absolute path for local ones, no slash at the end. Raises UsageError."""
     if store.scheme_of(uri) != "file":
         return uri.rstrip("/")
-    return str(store.local_path(uri).expanduser().resolve())
+    try:
+        return str(store.local_path(uri).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, an unknown ~user
+        raise UsageError(f"{uri}: this is not a usable path ({error}).") from None
 
 
 def result_name(relative_path: str, format: str | None) -> str:
@@ -139,39 +153,52 @@ def _table(uri: str) -> Catalog:
     rows = _table_rows(uri)
     folder = uri.rpartition("/")[0]
     inputs: dict[str, Input] = {}
-    for name, relative in rows:
+    named = [(name, relative) for name, relative in rows if name]
+    for name, relative in named:
         address = _address(name, folder)
         path = relative or re.sub(r"^[a-z][a-z0-9+.-]*://", "", name).lstrip("/")
         inputs.setdefault(address, Input(address, str(PurePosixPath(path)), _etag(address)))
     ordered = sorted(inputs.values(), key=lambda found: found.relative_path)
-    return Catalog(ordered, repeated=len(rows) - len(inputs))
+    return Catalog(ordered, repeated=len(named) - len(inputs), blank=len(rows) - len(named))
 
 
-def _table_rows(uri: str) -> list[tuple[str, str | None]]:
-    """(uri, relative_path or None) of every row that has a uri."""
+def _table_rows(uri: str) -> list[tuple[str | None, str | None]]:
+    """(uri, relative_path) of every row, None or empty where a row has none."""
     import pyarrow as pa
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
     data = io.BytesIO(store.read(uri))
+    as_text = csv.ConvertOptions(column_types={name: pa.string() for name in TEXT_COLUMNS})  # `001` is no number
     try:
-        table = csv.read_csv(data) if uri.lower().endswith(".csv") else pq.read_table(data)
-    except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{uri}: this table cannot be read ({str(error).splitlines()[0]}).") from None
-    if "uri" not in table.column_names:
+        table = csv.read_csv(data, convert_options=as_text) if uri.lower().endswith(".csv") else pq.read_table(data)
+        columns = {name: _text(table, name) for name in TEXT_COLUMNS if name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip("'\"").splitlines()[0]
+        raise CatalogError(f"{uri}: this table cannot be read ({reason}). A CSV file must be UTF-8.") from None
+    if "uri" not in columns:
         raise CatalogError(f"{uri}: the table needs a column `uri`; it has {', '.join(table.column_names)}.")
-    uris = table["uri"].cast(pa.string()).to_pylist()
-    paths = [None] * len(uris)
-    if "relative_path" in table.column_names:
-        paths = table["relative_path"].cast(pa.string()).to_pylist()
-    return [(name, path) for name, path in zip(uris, paths, strict=True) if name]
+    return list(zip(columns["uri"], columns.get("relative_path") or [None] * len(table), strict=True))
+
+
+def _text(table: "pa.Table", name: str) -> list[str | None]:
+    import pyarrow as pa
+
+    column = table[name]
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        column = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ValueError(f"the column `{name}` holds {column.type}, not text")
+    return column.to_pylist()
 
 
 def _address(name: str, folder: str) -> str:
     if store.scheme_of(name) != "file":
         return name
     path = store.local_path(name)
-    return store.join(folder, name) if not path.is_absolute() and "://" in folder else str(Path(folder, path))
+    if not path.is_absolute() and "://" in folder:
+        return store.join(folder, name)
+    return os.path.normpath(Path(folder, path))
 
 
 def _etag(uri: str) -> str:
@@ -184,17 +211,23 @@ def _etag(uri: str) -> str:
 
 def _without(catalog: Catalog, output: str) -> Catalog:
     """The catalog without what lies in the output folder, where results would be edited again."""
-    kept = [found for found in catalog.inputs if not found.uri.startswith(f"{output}/")]
+    kept = [found for found in catalog.inputs if not _lies_in(found.uri, output)]
     catalog.left_out = len(catalog.inputs) - len(kept)
     catalog.inputs = kept
-    catalog.ignored = [uri for uri in catalog.ignored if not uri.startswith(f"{output}/")]
+    catalog.ignored = [uri for uri in catalog.ignored if not _lies_in(uri, output)]
     return catalog
+
+
+def _lies_in(uri: str, output: str) -> bool:
+    """Whether it is there by any name: a link to a result is a result."""
+    real = os.path.realpath(uri) if store.scheme_of(uri) == "file" else uri
+    return real.startswith(f"{output}/")
 
 
 def _checked(found: Input) -> Input:
     parts = PurePosixPath(found.relative_path).parts
     if not parts or ".." in parts or parts[0] == "/":
-        return found.failing("bad_path", "Its relative path leads out of the output folder.")
+        return found.failing("bad_path", "Its path leads upwards, out of the output folder; give it a relative_path.")
     try:
         found.uri.encode()
         found.relative_path.encode()

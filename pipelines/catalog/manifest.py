@@ -70,6 +70,15 @@ def compact(folder: str) -> pa.Table:
     return table
 
 
+def drop_damaged(folder: str) -> None:
+    """Delete parts that cannot be read, whose rows are lost already."""
+    for part in _parts(folder):
+        try:
+            _counting(folder, [part])
+        except StoreError:
+            store.delete(part)
+
+
 def _parts(folder: str) -> list[str]:
     return [stored.uri for stored in store.list_objects(folder) if stored.uri.endswith(".parquet")]
 
@@ -89,7 +98,7 @@ def _counting(folder: str, parts: list[str], columns: Iterable[str] | None = Non
         table = _dataset(folder, parts).to_table(columns=list(needed))
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise StoreError(f"{folder}: the manifest cannot be read ({reason}); --fresh ignores it.") from None
+        raise StoreError(f"{folder}: the manifest cannot be read ({reason}); --fresh does without it.") from None
     table = _newest(_newest(table, "uri"), "result_uri")
     return table.sort_by("uri").select(wanted)
 

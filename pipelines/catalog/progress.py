@@ -61,7 +61,8 @@ class Meter:
         return (finished - self.first[1]) / max(self.seconds - self.first[0], 0.001)
 
     def _speak(self, finished: int, rate: float) -> None:
-        if time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
+        first_batch_only = self.first is None or finished == self.first[1]  # its rate is that of loading
+        if first_batch_only or time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
             return
         self.spoke = time.monotonic()
         left = self.total - finished

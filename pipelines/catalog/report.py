@@ -93,8 +93,8 @@ def _settings(prepared: "Prepared", options: "Options") -> dict[str, Any]:
 
 def _tiles(done: pa.Table) -> list[Tile]:
     """Thumbnails of images from all over the catalog, at even distances."""
-    step = max(1, -(-len(done) // SHEET))
-    chosen = done.take(list(range(0, len(done), step)))
+    count = min(SHEET, len(done))
+    chosen = done.take(pa.array([index * len(done) // count for index in range(count)], pa.int64()))
     with ThreadPoolExecutor(max_workers=4) as pool:
         return list(pool.map(_tile, chosen.to_pylist()))
 

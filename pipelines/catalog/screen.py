@@ -24,6 +24,8 @@ def show_catalog(console: Console, catalog: Catalog) -> None:
         _aside(console, f"Inside the output folder, left out: {catalog.left_out}")
     if catalog.repeated:
         _aside(console, f"Rows that name an image again: {catalog.repeated}")
+    if catalog.blank:
+        _aside(console, f"Rows without a uri: {catalog.blank}")
 
 
 def _aside(console: Console, text: str) -> None:

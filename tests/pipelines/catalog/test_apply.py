@@ -241,3 +241,22 @@ def test_what_makes_no_sense_stops_before_anything_starts(apply, photos, tmp_pat
     assert told.code == 2 and said in told.beside and told.summary == {}
     assert len(told.beside.strip().splitlines()) <= 2 and "Traceback" not in told.beside
     assert not (tmp_path / "out").exists()
+
+
+def test_a_catalog_of_broken_files_has_a_report_too(apply, tmp_path):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.jpg").touch()
+    (folder / "b.jpg").symlink_to(folder / "b.jpg")
+    told = apply(folder, output)
+    assert told.code == 3 and counts(told) == (2, 0, 0, 2)
+    assert "empty_file" in (output / "report.html").read_text()
+
+
+def test_fresh_does_without_a_damaged_manifest(apply, photos, tmp_path):
+    (tmp_path / "out" / "manifest").mkdir(parents=True)
+    (tmp_path / "out" / "manifest" / "part-x.parquet").write_bytes(b"junk")
+    refused = apply(photos, tmp_path / "out", "--limit", "1")
+    assert refused.code == 2 and "--fresh" in refused.beside
+    assert apply(photos, tmp_path / "out", "--limit", "1", "--fresh").code in (0, 3)
+    assert len(rows_of(tmp_path / "out")) == 1

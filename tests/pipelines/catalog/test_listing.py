@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.errors import CatalogError
+from infra.errors import CatalogError, UsageError
 from pipelines.catalog.listing import Input, list_catalog, mark_duplicates, result_name
 
 
@@ -129,3 +129,57 @@ def test_of_inputs_with_one_result_the_later_fails_and_both_are_named():
     assert first.error is None and third.error is None
     assert (second.uri, second.error_code, second.etag) == ("/2/a.jpg", "duplicate_path", "")
     assert "/1/a.jpg" in second.error
+
+
+def test_numbers_in_a_table_are_names(tmp_path):
+    (tmp_path / "t.csv").write_text("uri,relative_path\n0012,001\na.jpg,1.10\nb.jpg,1.1\n")
+    catalog = list_catalog(str(tmp_path / "t.csv"), str(tmp_path / "out"))
+    assert [found.relative_path for found in catalog.inputs] == ["001", "1.1", "1.10"]
+    assert catalog.inputs[0].uri == str(tmp_path / "0012")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["uri\nüx.jpg\n".encode("latin-1"), "uri\na.jpg\n".encode("utf-16"), b"uri,uri\na,b\n", b"", b"\0\1\2"],
+    ids=["latin-1", "utf-16", "column twice", "empty", "no text"],
+)
+def test_an_unreadable_table_is_one_sentence(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(CatalogError, match=r"t\.csv"):
+        list_catalog(str(tmp_path / "t.csv"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("values", [[1.5, 2.0], [["a"], ["b"]], [b"\xff", b"b"]], ids=["numbers", "lists", "bytes"])
+def test_uris_are_text(tmp_path, values):
+    pq.write_table(pa.table({"uri": values}), tmp_path / "t.parquet")
+    with pytest.raises(CatalogError, match="not text"):
+        list_catalog(str(tmp_path / "t.parquet"), str(tmp_path / "out"))
+
+
+def test_rows_without_a_uri_are_counted(tmp_path):
+    pq.write_table(pa.table({"uri": [None, "a.jpg", "", "./a.jpg"]}), tmp_path / "t.parquet")
+    catalog = list_catalog(str(tmp_path / "t.parquet"), str(tmp_path / "out"))
+    assert (len(catalog.inputs), catalog.blank, catalog.repeated) == (1, 2, 1)
+
+
+def test_a_link_to_itself_costs_nobody_else_anything(folder, tmp_path):
+    (folder / "self.jpg").symlink_to(folder / "self.jpg")
+    assert {"self.jpg", "b.JPG"} <= set(listed(folder, tmp_path / "out"))
+
+
+def test_results_are_no_inputs_by_any_name(folder):
+    result = folder / "out" / "images" / "b.JPG"
+    result.parent.mkdir(parents=True)
+    result.write_bytes(b"result")
+    (folder / "link.jpg").symlink_to(result)
+    catalog = list_catalog(str(folder), str(folder / "out"))
+    assert catalog.left_out == 2
+    assert not {"link.jpg", "out/images/b.JPG"} & {found.relative_path for found in catalog.inputs}
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "~nobody-of-that-name/x", "loop"])
+def test_hopeless_paths_are_one_sentence(tmp_path, place):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    source = str(tmp_path / place) if place == "loop" else place
+    with pytest.raises(UsageError):
+        list_catalog(source, str(tmp_path / "out"))

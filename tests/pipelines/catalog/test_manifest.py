@@ -72,3 +72,5 @@ def test_a_damaged_manifest_is_named(folder, tmp_path):
     (tmp_path / "manifest" / "part-x.parquet").write_bytes(b"not parquet")
     with pytest.raises(StoreError, match="--fresh"):
         manifest.read(folder)
+    manifest.drop_damaged(folder)
+    assert manifest.read(folder).num_rows == 3
