@@ -1,10 +1,11 @@
 """Memory of the job over its run: the driver and Ray's object store must not grow with the number of images."""
 
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from tests.benchmarks.catalogs import write_catalog
 
@@ -13,24 +14,25 @@ COUNTS = (100, 1000)
 
 def run() -> None:
     print("one step, batches of 8, 1 worker; each row is a job in a process of its own\n")
-    print("| images | driver peak MB | object store peak MB |\n| ---: | ---: | ---: |")
-    peaks = {count: _measure(count) for count in COUNTS}
-    for count, (driver, store) in peaks.items():
-        print(f"| {count} | {driver:.0f} | {store:.1f} |")
-    few, many = (peaks[count] for count in COUNTS)
-    print(f"\n{COUNTS[1] // COUNTS[0]} times the images: driver {many[0] / few[0]:.2f}x")
+    print("| images | driver MB after the first batch | after the last | object store peak MB |")
+    print("| ---: | ---: | ---: | ---: |")
+    for count in COUNTS:
+        first, last, store = _measure(count)
+        print(f"| {count} | {first:.0f} | {last:.0f} | {store:.1f} |")
+    print(f"\nover {COUNTS[-1]} images the driver grows {last / first:.3f}x")
 
 
-def _measure(images: int) -> tuple[float, float]:
+def _measure(images: int) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         write_catalog(Path(folder), images)
         command = [sys.executable, "-m", "tests.benchmarks.memory", folder]
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(lines[-2]), float(lines[-1])
+        line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    first, last, store = map(float, line.split())
+    return first, last, store
 
 
 def _job(folder: Path) -> None:
-    """Run the job in this process, then print its peak memory and the object store's, in MB."""
+    """Run the job in this process; print its memory after the first and the last batch and the store's peak, in MB."""
     from rich.console import Console
 
     from infra import cluster, settings
@@ -45,20 +47,21 @@ def _job(folder: Path) -> None:
         workers=1,
         steps=1,
     )
-    peak = 0.0
+    resident: list[float] = []
+    stored: list[float] = []
 
     class Watch(Meter):
         def add(self, counts) -> None:
-            nonlocal peak
             super().add(counts)
-            peak = max(peak, _object_store_bytes() / 1e6)
+            resident.append(psutil.Process().memory_info().rss / 1e6)
+            stored.append(_object_store_bytes() / 1e6)
 
     environment = settings.from_environment()
     with cluster.connected(1 + 2 * CPUS_BESIDE_EDITS):
         prepared = job.prepare(options, environment)
         with Watch(len(prepared.plan.tasks), Console(quiet=True)) as watch:
             job.work(prepared, options, environment, "benchmark", watch)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, peak)
+    print(resident[0], resident[-1], max(stored))
 
 
 def _object_store_bytes() -> float:

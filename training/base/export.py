@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLFlux2
 
 from training.base.architecture import PANEL, new_scheduler, new_transformer
 
-STEPS = 4  # denoising steps the miniature is used with
+STEPS = 2  # denoising steps the miniature is used with
 
 
 def export_base(run: Path, folder: Path) -> None:
