@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.catalog.graph import Counts
 
 SECONDS_BETWEEN_LINES = 10
+SECONDS_TO_SETTLE = 2  # before the rate of editing can be told from that of loading
 
 
 class Meter:
@@ -54,15 +55,16 @@ class Meter:
             self._speak(finished, rate)
 
     def _rate(self, finished: int) -> float:
-        """Images per second since the first batch: what came before was loading."""
+        """Images per second since the first batch: what came before was loading. At first, since the start."""
         if self.first is None:
             self.first = (self.seconds, finished)
+        if self.seconds - self.first[0] < SECONDS_TO_SETTLE:
             return finished / self.seconds
-        return (finished - self.first[1]) / max(self.seconds - self.first[0], 0.001)
+        return (finished - self.first[1]) / (self.seconds - self.first[0])
 
     def _speak(self, finished: int, rate: float) -> None:
-        first_batch_only = self.first is None or finished == self.first[1]  # its rate is that of loading
-        if first_batch_only or time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
+        settled = self.first is not None and self.seconds - self.first[0] >= SECONDS_TO_SETTLE
+        if not settled or time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
             return
         self.spoke = time.monotonic()
         left = self.total - finished

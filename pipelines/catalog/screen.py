@@ -4,7 +4,6 @@ from pathlib import PurePosixPath
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from pipelines.catalog.forecast import Forecast
 from pipelines.catalog.job import Summary
@@ -34,39 +33,38 @@ def _aside(console: Console, text: str) -> None:
 
 def show_summary(console: Console, summary: Summary) -> None:
     """The outcome of a job."""
-    table = _table()
-    table.add_row("edited", f"[bold]{summary.done}[/] of {summary.total}")
-    table.add_row("finished before", str(summary.skipped))
-    table.add_row("failed", f"[bold red]{summary.failed}[/]" if summary.failed else "0")
-    table.add_row("time", f"{duration(summary.seconds)}, {summary.images_per_second:.2f} images/s")
-    table.add_row("images", escape(summary.report.replace("report.html", "images")))
-    table.add_row("report", escape(summary.report))
-    console.print(table)
+    rows: list[tuple[str, str]] = []
+    rows.append(("edited", f"[bold]{summary.done}[/] of {summary.total}"))
+    rows.append(("finished before", str(summary.skipped)))
+    rows.append(("failed", f"[bold red]{summary.failed}[/]" if summary.failed else "0"))
+    rows.append(("time", f"{duration(summary.seconds)}, {summary.images_per_second:.2f} images/s"))
+    rows.append(("images", escape(summary.report.replace("report.html", "images"))))
+    rows.append(("report", escape(summary.report)))
+    _show(console, rows)
 
 
 def show_forecast(console: Console, expected: Forecast) -> None:
     """What a job would do."""
-    table = _table()
-    table.add_row("images", str(expected.total))
-    table.add_row("to edit", f"[bold]{expected.to_do}[/]")
-    table.add_row("finished before", str(expected.skipped))
-    table.add_row("failed or sure to", str(expected.failed))
-    table.add_row("formats", ", ".join(f"{count} {name}" for name, count in expected.formats.items()))
+    rows: list[tuple[str, str]] = []
+    rows.append(("images", str(expected.total)))
+    rows.append(("to edit", f"[bold]{expected.to_do}[/]"))
+    rows.append(("finished before", str(expected.skipped)))
+    rows.append(("failed or sure to", str(expected.failed)))
+    rows.append(("formats", ", ".join(f"{count} {name}" for name, count in expected.formats.items())))
     if expected.smallest and expected.largest:
         smallest, largest = (f"{width} x {height}" for width, height in (expected.smallest, expected.largest))
-        table.add_row("sizes", f"{smallest} to {largest} pixels")
+        rows.append(("sizes", f"{smallest} to {largest} pixels"))
     if expected.seconds is not None and expected.seconds_per_image is not None:
         each, whole = duration(expected.seconds_per_image), duration(expected.seconds)
-        table.add_row("time", f"about {whole} of editing, {each} for each image")
-    console.print(table)
+        rows.append(("time", f"about {whole} of editing, {each} for each image"))
+    _show(console, rows)
     for name, code, sentence in expected.failures[:FAILURES_SHOWN]:
         console.print(f"[red]{code}[/] {escape(name)}: {escape(sentence)}", highlight=False)
     if len(expected.failures) > FAILURES_SHOWN:
         console.print(f"and {len(expected.failures) - FAILURES_SHOWN} more")
 
 
-def _table() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 3, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    return table
+def _show(console: Console, rows: list[tuple[str, str]]) -> None:
+    """Label and value, a line each; long paths stay whole, to be copied."""
+    for label, value in rows:
+        console.print(f"[dim]{label:<18}[/]{value}", soft_wrap=True, highlight=False)
