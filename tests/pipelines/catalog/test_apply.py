@@ -151,7 +151,7 @@ def test_the_report_stands_alone_and_shows_everything(first):
     page = Path(first[0].summary["report"]).read_text()
     assert "http" not in page and "<script" not in page
     assert all(name in page for name in [*GOOD, *BAD, *BAD.values()])
-    assert page.count('src="data:image/jpeg;base64,') == 2 * (len(GOOD) + 1)
+    assert page.count('src="data:image/png;base64,') == 2 * (len(GOOD) + 1)  # small pictures stay lossless
 
 
 def test_the_same_command_again_redoes_nothing(apply, photos, first):
