@@ -23,9 +23,17 @@ def export_base(run: Path, folder: Path) -> None:
     transformer.load_state_dict(checkpoint["average"])
     transformer.to(torch.bfloat16).save_pretrained(folder / "transformer")
     AutoencoderKLFlux2.from_pretrained(run / "vae").save_pretrained(folder / "vae")
+    _forget_origin(folder / "vae" / "config.json")
     new_scheduler().save_pretrained(folder / "scheduler")
     _write_json(folder / "model_index.json", _model_index())
     _write_json(folder / "edit_transfer.json", {"steps": STEPS, "attention": "prefix", "max_area": PANEL * PANEL})
+
+
+def _forget_origin(config: Path) -> None:
+    """A base does not say on which path of which machine it was made."""
+    content = json.loads(config.read_text())
+    content.pop("_name_or_path", None)
+    _write_json(config, content)
 
 
 def _model_index() -> dict[str, object]:
