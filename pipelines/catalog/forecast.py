@@ -12,7 +12,6 @@ from pipelines.catalog import stages
 from pipelines.catalog.job import Options, Prepared, workers_wanted
 from pipelines.catalog.listing import Input
 
-HEADER_BYTES = 256 * 1024
 SAMPLE = 4
 
 
@@ -39,7 +38,7 @@ def forecast(prepared: Prepared, options: Options, settings: Settings) -> Foreca
     good: list[Input] = []
     for task in prepared.plan.tasks:
         try:
-            headers.append(_header(task.input, settings.max_pixels))
+            headers.append(stages.header(task.input, settings.max_pixels))
             good.append(task.input)
         except ImageError as error:
             failures.append((task.input.relative_path, error.code, str(error)))
@@ -57,21 +56,6 @@ def forecast(prepared: Prepared, options: Options, settings: Settings) -> Foreca
         seconds_per_image=each,
         seconds=None if each is None else each * len(good) / workers_wanted(options, len(good)),
     )
-
-
-def _header(found: Input, max_pixels: int) -> codec.Header:
-    if found.error is not None:
-        raise ImageError(found.error, found.error_code or "unreadable")
-    try:
-        head = store.read(found.uri, HEADER_BYTES)
-        try:
-            return codec.read_header(head, max_pixels)
-        except ImageError:
-            if len(head) < HEADER_BYTES:
-                raise
-            return codec.read_header(store.read(found.uri), max_pixels)  # a TIFF may keep its header at its end
-    except StoreError as error:
-        raise ImageError(str(error)) from None
 
 
 def _seconds_per_image(prepared: Prepared, good: list[Input], settings: Settings) -> float | None:

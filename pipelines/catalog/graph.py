@@ -7,22 +7,27 @@ itself and passes on nothing but counts, so rows are durable at once and the dri
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
 from PIL import Image
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 
 from infra import store
-from infra.errors import EditTransferError
+from infra.errors import EditTransferError, ImageError
 from pipelines.catalog import manifest, stages
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe
 
 # Reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
 CPUS_BESIDE_EDITS = 0.25
+# Decoded images wait for the edit in Ray's object store: so many batches a worker, not as many as there is room for.
+BATCHES_AHEAD = 16
+LEAST_AHEAD = 64 * 2**20  # bytes
+SIZES_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,7 @@ def run(job: Job, tasks: Sequence[Task]) -> Iterator[Counts]:
     EditTransferError if the job breaks.
     """
     _quiet()
+    _bound_queues(job, tasks)
     try:
         blocks = graph(job, tasks).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for block in blocks:
@@ -84,6 +90,18 @@ def _quiet() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
+
+
+def _bound_queues(job: Job, tasks: Sequence[Task]) -> None:
+    """Keep memory flat, whatever the number of images. Less than a few batches would make the stages take turns."""
+    sizes = []
+    for task in tasks[:: max(1, len(tasks) // SIZES_LOOKED_AT)]:
+        with suppress(ImageError):
+            header = stages.header(task.input, job.max_pixels)
+            sizes.append(header.width * header.height * 3)
+    ahead = max(sizes, default=0) * job.batch_size * job.workers * BATCHES_AHEAD
+    options = ray.data.DataContext.get_current().execution_options
+    options.resource_limits = ExecutionResources.for_limits(object_store_memory=max(ahead, LEAST_AHEAD))
 
 
 def graph(job: Job, tasks: Sequence[Task]) -> Dataset:

@@ -22,6 +22,8 @@ from pipelines.catalog.work import Recipe, sha256
 if TYPE_CHECKING:
     from pipelines.transfer import Editor, Pair, Prefix
 
+HEADER_BYTES = 256 * 1024
+
 
 @dataclass(frozen=True)
 class Item:
@@ -52,6 +54,22 @@ def ready_editor(base: str | None, pairs: Sequence["Pair"], batch_size: int) -> 
         return editor, editor.remember(pairs)
     except ImageError as error:
         raise PairError(f"This pair cannot be used: {error}") from None
+
+
+def header(found: Input, max_pixels: int) -> codec.Header:
+    """What the first bytes of an input say of it. Raises ImageError for one that is sure to fail."""
+    if found.error is not None:
+        raise ImageError(found.error, found.error_code or "unreadable")
+    try:
+        head = store.read(found.uri, HEADER_BYTES)
+        try:
+            return codec.read_header(head, max_pixels)
+        except ImageError:
+            if len(head) < HEADER_BYTES:
+                raise
+            return codec.read_header(store.read(found.uri), max_pixels)  # a TIFF may keep its header at its end
+    except StoreError as error:
+        raise ImageError(str(error)) from None
 
 
 def read(task: Task, recipe: Recipe, max_pixels: int) -> Item:
