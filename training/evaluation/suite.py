@@ -73,7 +73,7 @@ def evaluate_scenes(
     families: Sequence[str] | None = None,
     shown: Shown | None = None,
 ) -> Iterator[tuple[str, FamilyScores]]:
-    """Score an editor family by family, at the panel size its base was made for; the same seed gives the same cases."""
+    """Score an editor family by family on panels of 64 px; the same seed gives the same cases."""
     for name in families or FAMILIES:
         rows = []
         for index, case in enumerate(draw_cases(FAMILIES[name], cases, seed)):
