@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.suite import to_image
-from training.scenes import FAMILIES, PRODUCTS, draw_scenes, render
+from training.scenes import FAMILIES, SUBJECTS, draw_scenes, render
 from training.scenes.photos import SPLITS, crops
 
 SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
@@ -31,10 +31,10 @@ def write_demo(folder: Path) -> None:
     generator = torch.Generator().manual_seed(7)
     for name, parameters in EDITS.items():
         _write_pair(folder, name, torch.tensor([parameters]), generator)
-    for product in PRODUCTS:
+    for product in (name for classes in SUBJECTS["products"] for name in classes):
         for index in range(PER_PRODUCT):
             size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
-            picture = render(draw_scenes(1, size, generator, (product,)), size)[0]
+            picture = render(draw_scenes(1, size, generator, classes=(product,)), size)[0]
             _save(picture, folder / "products" / product / f"{product} {index + 1}.png")
     for size in SIZES:
         for index, picture in enumerate(crops(PER_SIZE, size, generator, "held_out")):
@@ -42,7 +42,7 @@ def write_demo(folder: Path) -> None:
 
 
 def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Generator) -> None:
-    scene = draw_scenes(1, SIZES[0], generator, ("bag",))
+    scene = draw_scenes(1, SIZES[0], generator, classes=("bag",))
     _save(render(scene, SIZES[0])[0], folder / f"{name}_before.png")
     _save(render(FAMILIES[name].apply(scene, parameters), SIZES[0])[0], folder / f"{name}_after.png")
 
@@ -54,5 +54,4 @@ def _save(picture: Tensor, path: Path) -> None:
 
 if __name__ == "__main__":
     write_demo(Path(sys.argv[1]))
-    photographs = ", ".join(Path(where).stem for _, where in SPLITS["held_out"])
-    sys.stdout.write(f"Products rendered here; photographs cropped from {photographs} (scikit-image).\n")
+    sys.stdout.write(f"Products rendered here; photographs cropped from {', '.join(SPLITS['held_out'])}.\n")

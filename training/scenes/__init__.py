@@ -4,21 +4,40 @@ A scene is a bundle of tensors, an edit family changes some of them, the rendere
 edit with the same parameters on two scenes gives `(before, after, query, truth)`.
 """
 
-from training.scenes.edits import FAMILIES, Family, draw_parameters
+from training.scenes.draw import draw_scenes
+from training.scenes.families import (
+    COMPOSITIONS,
+    EVERY_FAMILY,
+    FAMILIES,
+    RESERVED,
+    UNSEEN_COMPOSITIONS,
+    Family,
+    draw_parameters,
+    draw_subjects,
+    parameter_distance,
+)
+from training.scenes.products import HELD_OUT_CLASSES, PRODUCTS, SUBJECTS
 from training.scenes.render import render
-from training.scenes.scene import HELD_OUT_CLASSES, PRODUCTS, TRAINING_CLASSES, Scene, draw_scenes
+from training.scenes.scene import Scene, join_scenes
 from training.scenes.tuples import Tuples, draw_tuples
 
 __all__ = [
+    "COMPOSITIONS",
+    "EVERY_FAMILY",
     "FAMILIES",
     "HELD_OUT_CLASSES",
     "PRODUCTS",
-    "TRAINING_CLASSES",
+    "RESERVED",
+    "SUBJECTS",
+    "UNSEEN_COMPOSITIONS",
     "Family",
     "Scene",
     "Tuples",
     "draw_parameters",
     "draw_scenes",
+    "draw_subjects",
     "draw_tuples",
+    "join_scenes",
+    "parameter_distance",
     "render",
 ]

@@ -1,13 +1,8 @@
-"""Crops of real photographs that come inside scikit-image and scikit-learn; nothing is downloaded.
-
-Training: rocket, hubble, retina, brick (scikit-image, public domain or CC0; retina CC BY),
-china and flower (scikit-learn, CC BY). Held out, for evaluation and the demo: chelsea, coffee, astronaut.
-"""
+"""Crops of real photographs; `photographs/README.md` says whose they are."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,64 +11,51 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from infra.errors import UsageError
-
+FOLDER = Path(__file__).parent / "photographs"
 SPLITS = {
-    "train": (
-        *(("skimage", f"data/{name}") for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg", "brick.png")),
-        ("sklearn", "datasets/images/china.jpg"),
-        ("sklearn", "datasets/images/flower.jpg"),
-    ),
-    "held_out": (
-        ("skimage", "data/chelsea.png"),
-        ("skimage", "data/coffee.png"),
-        ("skimage", "data/astronaut.png"),
-    ),
+    "train": ("rocket", "hubble", "retina", "brick", "china", "flower"),
+    "held_out": ("chelsea", "coffee", "astronaut"),
 }
-_WORKING_SIDE = 320
-_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-
-
-def photo_path(package: str, relative: str) -> Path:
-    """Where an installed package keeps a photograph; raises `UsageError` when it is not installed."""
-    spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / relative if spec and spec.submodule_search_locations else None
-    if path is None or not path.is_file():
-        raise UsageError(
-            f"The photograph {relative} comes with {_DISTRIBUTIONS[package]}, which is not installed."
-            " Run: pip install 'edit-transfer[scenes]'"
-        )
-    return path
 
 
 @lru_cache(maxsize=8)
-def photographs(split: str, device: torch.device) -> tuple[Tensor, ...]:
-    """All photographs of a split as (3, H, W) in [0, 1], short side 320 px at most."""
-    return tuple(_load(photo_path(*where)).to(device) for where in SPLITS[split])
+def photographs(split: str, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All photographs of a split, short side `side` px at most: (N, 3, H, W) in [0, 1], zeros beyond each one's own
+    size, and those sizes (N, 2) as H, W."""
+    loaded = [_load(FOLDER / f"{name}.jpg", side) for name in SPLITS[split]]
+    sizes = torch.tensor([photo.shape[1:] for photo in loaded])
+    height, width = sizes.amax(0).tolist()
+    padded = [F.pad(photo, (0, width - photo.shape[2], 0, height - photo.shape[1])) for photo in loaded]
+    return torch.stack(padded).to(device), sizes.to(device)
 
 
-def _load(path: Path) -> Tensor:
+def _load(path: Path, side: int) -> Tensor:
     image = Image.open(path).convert("RGB")
-    scale = min(1.0, _WORKING_SIDE / min(image.size))
+    scale = min(1.0, side / min(image.size))
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
 
 
 def crops(count: int, size: tuple[int, int], generator: torch.Generator, split: str) -> Tensor:
     """Random crops (B, 3, H, W): random place, zoom between the whole photograph and a third of it, mirror."""
-    device = generator.device
-    pool = photographs(split, device)
-    which = torch.randint(len(pool), (count,), generator=generator, device=device).tolist()
-    draws = torch.rand(count, 4, generator=generator, device=device).tolist()
-    return torch.stack([_crop(pool[i], size, draw) for i, draw in zip(which, draws, strict=True)])
-
-
-def _crop(photo: Tensor, size: tuple[int, int], draw: list[float]) -> Tensor:
     height, width = size
-    largest = min(photo.shape[1] / height, photo.shape[2] / width)
-    zoom = max(largest * (0.35 + 0.65 * draw[0]), 1.0)
-    rows, columns = int(height * zoom), int(width * zoom)
-    top, left = int(draw[1] * (photo.shape[1] - rows)), int(draw[2] * (photo.shape[2] - columns))
-    patch = photo[None, :, top : top + rows, left : left + columns]
-    patch = F.interpolate(patch, size, mode="bilinear", antialias=True, align_corners=False)[0]
-    return patch.flip(-1) if draw[3] < 0.5 else patch
+    device = generator.device
+    if not count:
+        return torch.zeros(0, 3, height, width, device=device)
+    pool, sizes = photographs(split, 5 * min(size) // 2, device)
+    which = torch.randint(len(pool), (count,), generator=generator, device=device)
+    zoom, top, left, mirror = torch.rand(4, count, generator=generator, device=device)
+    extent = sizes[which].float()
+    crop = torch.stack([torch.full_like(zoom, height), torch.full_like(zoom, width)], -1)
+    crop = crop * ((extent / crop).amin(1) * (0.35 + 0.65 * zoom))[:, None]
+    centre = crop / 2 + torch.stack([top, left], -1) * (extent - crop)
+    half = crop / 2 * torch.stack([torch.ones_like(mirror), torch.where(mirror < 0.5, -1.0, 1.0)], -1)
+    full = torch.tensor(pool.shape[2:], device=device)
+    y, x = ((_ticks(n, device) * half[:, i, None] + centre[:, i, None]) / full[i] * 2 - 1 for i, n in enumerate(size))
+    grid = torch.stack([x[:, None, :].expand(-1, len(y[0]), -1), y[:, :, None].expand(-1, -1, len(x[0]))], -1)
+    return F.avg_pool2d(F.grid_sample(pool[which], grid, mode="bilinear", align_corners=False), 2)
+
+
+def _ticks(count: int, device: torch.device) -> Tensor:
+    """Twice `count` sample places over [-1, 1]: averaged two by two, they are anti-aliased enough."""
+    return (torch.arange(2 * count, device=device) + 0.5) / count - 1

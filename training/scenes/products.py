@@ -7,6 +7,8 @@ the image spans [-1, 1]; y points down.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 Part = tuple[float, float, float, float, float, float, float, float, int]
 
 PRODUCTS: dict[str, list[Part]] = {
@@ -37,11 +39,6 @@ PRODUCTS: dict[str, list[Part]] = {
         (0.0, -0.10, 0.12, 0.30, 0.20, 0.06, 0.0, 0.0, 0),
         (0.0, -0.36, 0.20, 0.12, 0.08, 0.03, 0.0, 0.0, 1),
     ],
-    "box": [
-        (0.0, 0.12, 0.50, 0.50, 0.36, 0.03, 0.0, 0.0, 0),
-        (0.0, -0.24, 0.54, 0.54, 0.10, 0.03, 0.0, 0.0, 1),
-        (0.0, 0.12, 0.07, 0.07, 0.36, 0.01, 0.0, 0.0, 1),
-    ],
     "shirt": [
         (-0.44, -0.22, 0.13, 0.13, 0.26, 0.04, 0.0, 0.7, 0),
         (0.44, -0.22, 0.13, 0.13, 0.26, 0.04, 0.0, -0.7, 0),
@@ -53,6 +50,20 @@ PRODUCTS: dict[str, list[Part]] = {
         (0.12, 0.16, 0.34, 0.48, 0.16, 0.12, 0.0, 0.0, 0),
         (0.06, 0.36, 0.56, 0.56, 0.06, 0.04, 0.0, 0.0, 1),
     ],
+    "box": [
+        (0.0, 0.12, 0.50, 0.50, 0.36, 0.03, 0.0, 0.0, 0),
+        (0.0, -0.30, 0.52, 0.52, 0.07, 0.03, 0.0, 0.0, 1),
+    ],
+    "jar": [
+        (0.0, 0.18, 0.34, 0.38, 0.42, 0.14, 0.0, 0.0, 0),
+        (0.0, 0.22, 0.28, 0.28, 0.14, 0.02, 0.0, 0.0, 2),
+        (0.0, -0.30, 0.36, 0.36, 0.08, 0.03, 0.0, 0.0, 1),
+    ],
+    "trunk": [
+        (0.0, 0.20, 0.58, 0.54, 0.30, 0.06, 0.0, 0.0, 0),
+        (0.0, 0.16, 0.08, 0.08, 0.08, 0.02, 0.0, 0.0, 2),
+        (0.0, -0.18, 0.56, 0.60, 0.10, 0.08, 0.0, 0.0, 1),
+    ],
     "lamp": [
         (0.0, 0.30, 0.04, 0.05, 0.42, 0.02, 0.0, 0.0, 2),
         (0.0, 0.66, 0.26, 0.30, 0.06, 0.04, 0.0, 0.0, 1),
@@ -63,8 +74,60 @@ PRODUCTS: dict[str, list[Part]] = {
         (0.0, 0.20, 0.40, 0.50, 0.42, 0.08, 0.0, 0.0, 0),
         (0.0, 0.08, 0.12, 0.12, 0.07, 0.02, 0.0, 0.0, 2),
     ],
+    "figure": [
+        (-0.10, 0.46, 0.08, 0.07, 0.28, 0.06, 0.0, 0.0, 1),
+        (0.10, 0.46, 0.08, 0.07, 0.28, 0.06, 0.0, 0.0, 1),
+        (-0.29, -0.06, 0.06, 0.05, 0.28, 0.05, 0.0, 0.0, 0),
+        (0.29, -0.06, 0.06, 0.05, 0.28, 0.05, 0.0, 0.0, 0),
+        (0.0, -0.04, 0.22, 0.17, 0.30, 0.08, 0.0, 0.0, 0),
+        (0.0, -0.50, 0.13, 0.12, 0.15, 0.11, 0.0, 0.0, 2),
+    ],
+    "robot": [
+        (-0.16, 0.48, 0.07, 0.10, 0.24, 0.02, 0.0, 0.0, 2),
+        (0.16, 0.48, 0.07, 0.10, 0.24, 0.02, 0.0, 0.0, 2),
+        (-0.38, -0.02, 0.05, 0.08, 0.30, 0.02, 0.0, 0.0, 1),
+        (0.38, -0.02, 0.05, 0.08, 0.30, 0.02, 0.0, 0.0, 1),
+        (0.0, -0.02, 0.30, 0.28, 0.30, 0.03, 0.0, 0.0, 0),
+        (0.0, -0.48, 0.20, 0.20, 0.13, 0.03, 0.0, 0.0, 1),
+    ],
+    "doll": [
+        (-0.09, 0.52, 0.06, 0.05, 0.22, 0.04, 0.0, 0.0, 2),
+        (0.09, 0.52, 0.06, 0.05, 0.22, 0.04, 0.0, 0.0, 2),
+        (-0.26, -0.06, 0.05, 0.06, 0.24, 0.05, 0.0, 0.0, 1),
+        (0.26, -0.06, 0.05, 0.06, 0.24, 0.05, 0.0, 0.0, 1),
+        (0.0, 0.06, 0.16, 0.36, 0.34, 0.04, 0.0, 0.0, 0),
+        (0.0, -0.46, 0.18, 0.17, 0.19, 0.17, 0.0, 0.0, 1),
+    ],
 }
 
-HELD_OUT_CLASSES = ("lamp", "bag")
-TRAINING_CLASSES = tuple(name for name in PRODUCTS if name not in HELD_OUT_CLASSES)
-MAX_PARTS = max(len(parts) for parts in PRODUCTS.values())
+
+class Joint(IntEnum):
+    """How a part moves: with the torso about the hip, on its own about shoulder, hip or hinge, or not at all."""
+
+    NONE = 0
+    TORSO = 1
+    ARM = 2
+    LEG = 3
+    LID = 4
+
+
+_FIGURE = (Joint.LEG, Joint.LEG, Joint.ARM, Joint.ARM, Joint.TORSO, Joint.TORSO)
+JOINTS: dict[str, tuple[Joint, ...]] = {
+    "figure": _FIGURE,
+    "robot": _FIGURE,
+    "doll": _FIGURE,
+    "box": (Joint.NONE, Joint.LID),
+    "jar": (Joint.NONE, Joint.NONE, Joint.LID),
+    "trunk": (Joint.NONE, Joint.NONE, Joint.LID),
+}
+
+# Which classes an edit can be shown on: those seen in training, and those kept for evaluation.
+SUBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "products": (
+        ("mug", "bottle", "chair", "phone", "vase", "shirt", "shoe", "box", "jar"),
+        ("lamp", "bag", "trunk"),
+    ),
+    "figures": (("figure", "robot"), ("doll",)),
+    "lidded": (("box", "jar"), ("trunk",)),
+}
+HELD_OUT_CLASSES = tuple(name for _, held_out in SUBJECTS.values() for name in held_out)

@@ -1,4 +1,4 @@
-"""Training and evaluation tuples: one edit shown on several scenes. E edits, M scenes each."""
+"""Training tuples: one edit shown on several scenes. E edits, M scenes each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.scenes.edits import Family, draw_parameters
+from training.scenes.families import Family, draw_parameters, draw_subjects
 from training.scenes.render import render
-from training.scenes.scene import TRAINING_CLASSES, draw_scenes
-
-PHOTO_SHARE = 0.4  # of the scenes of families that also make sense on photographs
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,14 @@ def draw_tuples(
     size: tuple[int, int],
     generator: torch.Generator,
     *,
-    classes: tuple[str, ...] = TRAINING_CLASSES,
-    photo_split: str = "train",
     held_out: bool = False,
-    parameters: Tensor | None = None,
 ) -> Tuples:
-    """Show `edits` random edits of one family on `scenes` random scenes each; any scene can be pair or query."""
-    if parameters is None:
-        parameters = draw_parameters(family, edits, generator, held_out)
-    share = PHOTO_SHARE if family.on_photos else 0.0
-    scene = draw_scenes(edits * scenes, size, generator, classes, share, photo_split)
+    """Show `edits` random edits of one family on `scenes` random scenes each; any scene can be pair or query.
+
+    `held_out` takes classes, photographs and parameters that training never shows.
+    """
+    parameters = draw_parameters(family, edits, generator, held_out)
+    scene = draw_subjects(family, edits * scenes, size, generator, held_out)
     after = family.apply(scene, parameters.repeat_interleave(scenes, 0))
     shape = (edits, scenes, 3, *size)
     return Tuples(render(scene, size).view(shape), render(after, size).view(shape), parameters)
