@@ -5,7 +5,7 @@
     │   ├── SettingError                         a bad value in the environment
     │   ├── PairError                            a before/after pair that cannot be used
     │   ├── BaseNotFound      HTTP 404           no such pretrained base
-    │   ├── AdapterNotFound   HTTP 404           no such adapter in the registry
+    │   ├── AdapterNotFound   HTTP 404           no such adapter, or not one for this base
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
     │   └── StoreError                           a folder or bucket does not answer as it should
@@ -58,7 +58,7 @@ class BaseNotFound(UsageError):
 
 
 class AdapterNotFound(UsageError):
-    """The registry has no such adapter."""
+    """No such adapter, or it does not fit the base."""
 
     code = "adapter_not_found"
     http_status = 404

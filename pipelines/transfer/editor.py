@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from infra.errors import PairError
-from pipelines.transfer import bases
+from pipelines.transfer import adapters, bases
 from pipelines.transfer.attention import Segment, join
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention, Grid, Layout, layout, working_size
@@ -48,6 +48,7 @@ class Editor:
         max_area: pixels at which images go through the model at most; results come back in the query's own size.
         default_steps: denoising steps when none are asked for.
         batch_size: images that go through the model together at most.
+        adapter_digest: SHA-256 of the adapter's file, if the base has one.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Editor:
         max_area: int,
         default_steps: int,
         batch_size: int = 8,
+        adapter_digest: str | None = None,
     ) -> None:
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
@@ -70,12 +72,14 @@ class Editor:
         self.max_area = max_area
         self.default_steps = default_steps
         self.batch_size = batch_size
+        self.adapter_digest = adapter_digest
 
     @classmethod
     def load(
         cls,
         base: str | Path | None = None,
         *,
+        adapter: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         attention: Attention | None = None,
@@ -86,6 +90,7 @@ class Editor:
         """Load a base: the bundled one, a diffusers folder or a Hub id.
 
         Args:
+            adapter: a LoRA in a .safetensors file.
             device: `cuda` if there is one, else `cpu`.
             dtype: bfloat16 on a GPU, else float32.
             attention, max_area: the base's own by default.
@@ -93,19 +98,25 @@ class Editor:
 
         Raises:
             BaseNotFound: there is no such base, or it is of an unknown family.
+            AdapterNotFound: there is no such adapter, or it does not fit the base.
         """
         folder = bases.find_base(base)
+        digest = adapters.digest_of(Path(adapter)) if adapter is not None else None
         settings = bases.settings_of(folder)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        family = bases.load_family(folder, device, dtype, prompt_embeds)
+        if adapter is not None:
+            adapters.load_adapter(family.transformer, Path(adapter))
         return cls(
-            bases.load_family(folder, device, dtype, prompt_embeds),
+            family,
             base=str(base) if base is not None else folder.name,
             revision=bases.revision_of(folder),
             attention=attention or settings.attention,
             max_area=max_area or settings.max_area,
             default_steps=settings.steps,
             batch_size=batch_size,
+            adapter_digest=digest,
         )
 
     @staticmethod
