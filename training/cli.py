@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from training.evaluation import FamilyScores
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +15,25 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     base: Annotated[str | None, typer.Option(help="Diffusers folder or Hub id; the bundled base by default.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="LoRA for that base, a .safetensors file.")] = None,
     suite: Annotated[str, typer.Option(help="Which benchmark; so far only `scenes`.")] = "scenes",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="What is held out: `seen`, `objects` (default), `parameters` or `all`; may be repeated."),
+    ] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only this edit family; may be repeated.")] = None,
-    cases: Annotated[int, typer.Option(min=1, help="Cases per family.")] = 32,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the base's own by default.")] = None,
+    cases: Annotated[int, typer.Option(min=1, help="Cases per family and split.")] = 32,
+    steps: Annotated[
+        list[int] | None, typer.Option(min=1, help="Denoising steps, the base's own by default; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of a panel in pixels; by default what the base takes, 512 at most.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the first cases to this PNG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write tables and contact sheets to this HTML page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
 ) -> None:
     """Measure how well edits are read off a pair, on rendered scenes with exact ground truth.
 
@@ -35,64 +41,22 @@ def evaluate(
     with other parameters. A base that reads the pair scores higher with the right one.
     """
     from infra.errors import UsageError
-    from pipelines.transfer import Editor
-    from training.evaluation import evaluate_scenes
-    from training.evaluation.sheet import Sheet
-    from training.scenes import FAMILIES
+    from training.evaluation import run
+    from training.evaluation.plan import SPLITS, Plan
+    from training.scenes import EVERY_FAMILY
 
     if suite != "scenes":
         raise UsageError(f"There is no suite {suite}. Use --suite scenes.")
-    unknown = set(family or ()) - set(FAMILIES)
-    if unknown:
-        raise UsageError(f"There is no edit family {', '.join(sorted(unknown))}. Known: {', '.join(FAMILIES)}.")
-    started = time.monotonic()
-    editor = Editor.load(base)
-    collected = Sheet()
-    scores = {}
-    for name, row in evaluate_scenes(editor, cases=cases, steps=steps, seed=seed, families=family, shown=collected.add):
-        typer.echo(f"{name}: right {row.right:.1f} dB, wrong {row.wrong:.1f} dB", err=True)
-        scores[name] = row
-    if sheet:
-        collected.save(sheet)
-    if as_json:
-        typer.echo(_as_json(editor.base, editor.revision, steps or editor.default_steps, seed, scores, started))
-    else:
-        _show_table(scores.items())
-
-
-def _as_json(base: str, revision: str, steps: int, seed: int, scores: dict[str, FamilyScores], started: float) -> str:
-    return json.dumps(
-        {
-            "suite": "scenes",
-            "base": base,
-            "base_revision": revision,
-            "steps": steps,
-            "seed": seed,
-            "seconds": round(time.monotonic() - started, 1),
-            "families": {name: {k: round(v, 3) for k, v in vars(row).items()} for name, row in scores.items()},
-        },
-        indent=2,
+    splits = SPLITS if "all" in (split or ()) else split or ("objects",)
+    plan = Plan(
+        splits=tuple(dict.fromkeys(splits)),
+        families=tuple(dict.fromkeys(family or EVERY_FAMILY)),
+        cases=cases,
+        steps=tuple(dict.fromkeys(steps or ())),
+        seed=seed,
+        size=size,
     )
-
-
-def _show_table(scores: Iterable[tuple[str, FamilyScores]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Edits read off one pair: held-out objects and parameters, PSNR in dB")
-    for column in (
-        "family",
-        "right pair",
-        "wrong pair",
-        "margin",
-        "copy",
-        "changed",
-        "rest",
-        "recovered",
-        "chance",
-    ):
-        table.add_column(column, justify="left" if column == "family" else "right")
-    for name, row in scores:
-        decibels = (row.right, row.wrong, row.margin, row.copy, row.changed, row.rest)
-        table.add_row(name, *(f"{value:.1f}" for value in decibels), f"{row.recovered:.0%}", f"{row.chance:.0%}")
-    Console().print(table)
+    run.make_room(sheet, report)
+    editor = run.load_editor(base, adapter, device)
+    outcome, collected = run.measure(editor, plan, adapter)
+    run.tell(outcome, collected, sheet=sheet, report=report, as_json=as_json)

@@ -1,5 +1,6 @@
-"""How well a base reads a pair: rendered scenes with exact ground truth, through the Editor that users run."""
+"""How well a base or adapter reads a pair: scenes with exact ground truth, through the Editor that users run."""
 
-from training.evaluation.suite import Case, FamilyScores, evaluate_scenes
+from training.evaluation.plan import Plan
+from training.evaluation.suite import Row, evaluate_scenes
 
-__all__ = ["Case", "FamilyScores", "evaluate_scenes"]
+__all__ = ["Plan", "Row", "evaluate_scenes"]

@@ -7,27 +7,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.evaluation.suite import Case, to_image
+from training.evaluation.suite import Shown, to_image
 
-COLUMNS = ("before", "after", "query", "result", "truth", "result of a wrong pair")
+COLUMNS = ("before", "after", "query", "result", "truth", "wrong pair")
 ENLARGE = 2
+
+Panels = tuple[Tensor, ...]  # as in COLUMNS, each (3, H, W) in [0, 1]
 
 
 class Sheet:
-    """Collects the first cases of each family, one row each: before, after, query, result, truth, wrong result."""
+    """Collects the first pairs of each family, with one query each, from the first split that has the family."""
 
     def __init__(self, per_family: int = 4) -> None:
         self.per_family = per_family
-        self.rows: dict[str, list[Tensor]] = {}
+        self.splits: dict[str, str] = {}
+        self.rows: dict[str, list[Panels]] = {}
 
-    def add(self, family: str, case: Case, right: Tensor, wrong: Tensor) -> None:
-        rows = self.rows.setdefault(family, [])
-        if len(rows) < self.per_family:
-            rows.append(torch.cat([case.before, case.after, case.query, right, case.truth, wrong], -1))
+    def add(self, shown: Shown) -> None:
+        rows, case = self.rows.setdefault(shown.family, []), shown.case
+        seen_pair = bool(rows) and rows[-1][0] is case.before
+        other_split = self.splits.setdefault(shown.family, shown.split) != shown.split
+        if other_split or seen_pair or len(rows) == self.per_family:
+            return
+        rows.append((case.before, case.after, case.query, shown.right, case.truth, shown.wrong))
 
     def save(self, path: Path) -> None:
         """Write a PNG, families side by side two by two."""
-        blocks = [torch.cat(rows, -2) for rows in self.rows.values()]
+        blocks = [torch.cat([torch.cat(row, -1) for row in rows], -2) for rows in self.rows.values()]
         if len(blocks) % 2:
             blocks.append(torch.ones_like(blocks[-1]))
         halves = [torch.cat(blocks[start::2], -2) for start in (0, 1)]

@@ -1,0 +1,102 @@
+"""What people see of an evaluation on their terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.evaluation.outcome import Outcome
+from training.evaluation.plan import Plan
+from training.evaluation.scores import tenths
+from training.evaluation.suite import Row, Shown
+
+DECIBELS = ("right", "wrong", "margin", "copy", "oracle", "changed", "rest")
+
+
+class Meter:
+    """Counts finished cases: a bar on a terminal, a line for each family anywhere else. A context manager."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("cases · left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("Editing", total=len(plan.runs) * plan.cases)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def add(self, shown: Shown) -> None:
+        """Another case is finished."""
+        self.bar.update(self.task, advance=1, description=f"{shown.split}, {shown.family}")
+
+    def tell(self, row: Row) -> None:
+        """Another family is finished."""
+        if not self.console.is_terminal:
+            scores = row.scores
+            self.console.print(
+                f"{row.split}, {row.family}, steps {row.steps}: right {scores.right:.1f} dB, "
+                f"wrong {scores.wrong:.1f} dB, recovered {scores.recovered:.0%}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def show_tables(console: Console, outcome: Outcome) -> None:
+    """A table of scores for each split, or of scores by steps if there are several."""
+    steps = outcome.plan.steps
+    for split in outcome.plan.splits:
+        if len(steps) > 1:
+            what, table = "PSNR with the right pair (dB) and share recovered (%), by denoising steps", _by_steps
+        else:
+            what, table = f"edits read off one pair, PSNR in dB, steps {steps[0]}", _by_scores
+        console.print(f"[bold]{split}[/]: {what}", highlight=False, soft_wrap=True)
+        console.print(table([outcome.of_split(split, count) for count in steps]))
+
+
+def _by_scores(columns: list[list[Row]]) -> Table:
+    """A line for each family, and a gap between groups."""
+    table, rows = _start(), columns[0]
+    for column in (*DECIBELS, "recovered\n/ chance"):
+        table.add_column(column, justify="right")
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        decibels = [tenths(getattr(row.scores, column)) for column in DECIBELS]
+        recovered = f"{row.scores.recovered:.0%} / {row.scores.chance:.0%}"
+        table.add_row(row.family, *decibels, recovered, end_section=after is not None and after.group != row.group)
+    return table
+
+
+def _by_steps(columns: list[list[Row]]) -> Table:
+    """Right PSNR and recovered, a column for each number of steps."""
+    table = _start()
+    for unit in ("dB", "%"):
+        for rows in columns:
+            table.add_column(f"{unit} at\n{rows[0].steps}", justify="right")
+    table.add_column("chance", justify="right")
+    for of_family in zip(*columns, strict=True):
+        right = [tenths(row.scores.right) for row in of_family]
+        recovered = [f"{row.scores.recovered:.0%}" for row in of_family]
+        table.add_row(of_family[0].family, *right, *recovered, f"{of_family[0].scores.chance:.0%}")
+    return table
+
+
+def _start() -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.add_column("family")
+    return table
