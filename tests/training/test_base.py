@@ -1,15 +1,31 @@
 """The making of the miniature: the written encoder, the seeded loop, resuming."""
 
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from pipelines.transfer import Editor
+from pipelines.transfer.bases import BUNDLED
 from pipelines.transfer.flux2 import Flux2
-from training.base.architecture import new_scheduler, new_transformer, new_vae
-from training.base.blockpca import start_decoder, write_encoder
-from training.base.loop import Plan, Trainer, generator_for
-from training.base.transfer import transfer_loss
+from training.base import slice as slices
+from training.base.architecture import HEAD, RECIPES, new_scheduler, new_transformer, new_vae
+from training.base.batches import draw_batch
+from training.base.blockpca import LinearEncoder, start_decoder, write_encoder
+from training.base.loop import FullCheckpoint, Plan, Trainer, generator_for
+from training.base.reader import PairReader
+from training.base.session import Order, train
+from training.base.transfer import TransferLoss
 from training.base.vae import draw_images, reconstruction_psnr
+from training.scenes import COMPOSITIONS, FAMILIES
+
+TINY = RECIPES["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +93,119 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert all(torch.equal(resumed[key], straight[key]) for key in straight)
 
 
+@torch.no_grad()
+def test_one_matrix_encodes_as_the_convolutions_do(vae, images):
+    family = Flux2(new_transformer(TINY), vae, new_scheduler())
+    encode = LinearEncoder(family.encode, images, family.multiple)
+    held = draw_images(30, generator_for(9, 0, torch.device("cpu")))
+    exact = family.encode(held)
+    assert (encode(held) - exact).square().mean() < 1e-4 * exact.square().mean()
+
+
+def test_a_batch_shows_each_edit_on_a_pair_and_a_query_of_its_own(vae):
+    def pixels(images):
+        return nn.functional.pixel_unshuffle(images, 16).flatten(2).transpose(1, 2)
+
+    shares = {"recolour": 3, "remove": 2, "pose": 1}
+    batch = draw_batch(shares, pixels, ((4, 4), (2, 8)), 16, generator_for(0, 0, torch.device("cpu")))
+    assert len(batch) == 6 and batch.family.tolist() == [0, 0, 0, 1, 1, 2]
+    assert not torch.equal(batch.before[:, :4], batch.query[:, :4])
+    assert ((batch.query - batch.truth).abs().amax((1, 2)) > 0.02).all()
+    assert batch.parameters.isnan().logical_not().sum(1).tolist() == [4, 4, 4, 1, 1, 3]  # hue opened to two
+
+
 def test_the_loss_is_seeded_and_teaches_every_trained_part(vae):
-    family = Flux2(new_transformer(), vae.requires_grad_(False), new_scheduler())
+    family = Flux2(new_transformer(TINY), vae.requires_grad_(False), new_scheduler())
     nn.init.normal_(family.transformer.proj_out.weight, std=0.02)
     for modulation in (
         family.transformer.double_stream_modulation_img,
         family.transformer.single_stream_modulation,
     ):
         nn.init.normal_(modulation.linear.weight, std=0.02)
-    loss = transfer_loss(family, seed=3)
+    reader = PairReader(TINY.heads * HEAD, len(TINY.shares), (0, 1))
+    loss = TransferLoss(family, reader, family.encode, TINY, seed=3)
     value, samples = loss(0)
     value.backward()
-    assert samples == 96
+    assert samples == TINY.batch
     assert torch.equal(loss(0)[0], loss(0)[0]) and not torch.equal(loss(0)[0], loss(1)[0])
+    assert all(p.grad is not None and p.grad.any() for p in reader.parameters())
     silent = [name for name, p in family.transformer.named_parameters() if p.grad is None or not p.grad.any()]
     text = ("context", "add_", "added_", "txt", "to_add_out")
     assert all(any(word in name for word in text) for name in silent)  # the miniature is trained without text
+
+
+def _order(folder, **changes) -> Order:
+    return Order(folder=folder, vae=BUNDLED / "vae", recipe=TINY, compiled=False, **changes)
+
+
+def _weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_a_run_leaves_a_log_scores_pictures_and_a_page(tmp_path, capsys):
+    train(_order(tmp_path, steps=TINY.look_every))
+    said = capsys.readouterr().out
+    assert "drawing takes" in said and "background" in said
+    scored = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert {line["family"] for line in scored} == {*FAMILIES, *COMPOSITIONS}
+    assert Image.open(tmp_path / "samples.png").width > 400
+    page = (tmp_path / "log.html").read_text()
+    assert page.count("<polyline") == 1 + 2 * len(scored) and "samples.png" in page and "://" not in page
+
+
+def test_two_processes_train_one_model_on_twice_the_tuples(tmp_path):
+    train(_order(tmp_path / "two", steps=4, processes=2))
+    train(_order(tmp_path / "one", steps=4))
+    together, alone = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("two", "one"))
+    assert together["samples"] == 2 * alone["samples"] == 8 * TINY.batch
+    assert not torch.equal(
+        together["model"]["transformer.proj_out.weight"], alone["model"]["transformer.proj_out.weight"]
+    )
+
+
+def test_a_slice_goes_on_from_small_files_and_ends_as_a_base(tmp_path):
+    folder, base = tmp_path / "slice", tmp_path / "base"
+    arguments = [str(folder), "--recipe", "tiny", "--device", "cpu", "--eager", "--minutes"]
+    slices.main([*arguments, "0.05"])
+    first = json.loads((folder / "slice.json").read_text())
+    slices.main([*arguments, "0.05", "--cool", "--export", str(base)])
+    second = json.loads((folder / "slice.json").read_text())
+    assert 0 < first["step"] < second["step"]
+    assert max(path.stat().st_size for path in folder.iterdir()) < 15e6
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60e6
+    editor = Editor.load(base)
+    grey = Image.new("RGB", (64, 64), "grey")
+    assert editor.edit([grey], editor.remember([(grey, grey)]), seeds=[1])[0].size == (64, 64)
+
+
+@pytest.mark.slow
+def test_two_runs_with_one_seed_agree_for_a_hundred_steps(tmp_path):
+    for name in ("a", "b"):
+        train(_order(tmp_path / name, steps=100, checkpoint=FullCheckpoint()))
+    a, b = _weights(tmp_path / "a"), _weights(tmp_path / "b")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    """kill -9 in the middle: the same command loses at most the steps since the last checkpoint, and ends as a run
+    that was never killed."""
+    (tmp_path / "run").mkdir()
+    shutil.copytree(BUNDLED / "vae", tmp_path / "run" / "vae")
+    command = [sys.executable, "-m", "training.base.make", "transformer", str(tmp_path / "run"), "--recipe", "tiny"]
+    command += ["--steps", "40", "--no-compiled"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    reached = 0
+    for line in run.stdout:
+        if line.startswith("step "):
+            reached = int(line.split()[1])
+        if reached >= 15:
+            break
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    saved = torch.load(tmp_path / "run" / "transformer" / "checkpoint.pt", weights_only=True)["step"]
+    assert reached - saved <= TINY.checkpoint_every
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    train(_order(tmp_path / "straight", steps=40))
+    killed, straight = _weights(tmp_path / "run" / "transformer"), _weights(tmp_path / "straight")
+    assert all(torch.equal(killed[key], straight[key]) for key in straight)

@@ -1,12 +1,89 @@
-"""What the miniature is made of. Everything here is an ordinary configuration of diffusers' own classes."""
+"""What the miniature is made of, and on what diet it grows on which machine.
+
+Everything here is an ordinary configuration of diffusers' own classes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 
-PANEL = 64  # side of a square training panel in pixels: 4 x 4 tokens of 16 px, as in FLUX.2
-GRIDS = {16: ((4, 4), (4, 4), (2, 8), (8, 2)), 15: ((3, 5), (5, 3))}  # panel shapes of equal token count
+from pipelines.transfer.layout import Grid
+from training.scenes import COMPOSITIONS, FAMILIES
+
+PANEL = 64  # side in px of the pictures on which the autoencoder is trained; it works at any size
+HEAD = 32  # channels of an attention head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Size and diet of a miniature.
+
+    `panel` is the side of a square panel in px; `grids` are sets of panel shapes in tokens of 16 px, each set of equal
+    token count, the first one drawn most often. `shares` are the tuples of each family in a batch. Every `look_every`
+    steps the families are scored on `look_cases` cases each.
+    """
+
+    panel: int
+    single: int
+    heads: int
+    grids: tuple[tuple[Grid, ...], ...]
+    shares: dict[str, int]
+    rate: float = 1.5e-3
+    checkpoint_every: int = 250
+    look_every: int = 1000
+    look_cases: int = 16
+
+    @property
+    def batch(self) -> int:
+        return sum(self.shares.values())
+
+
+SIXTEEN, FIFTEEN = ((4, 4), (4, 4), (2, 8), (8, 2)), ((3, 5), (5, 3))
+
+RECIPES = {
+    # for tests and dry runs
+    "tiny": Recipe(
+        panel=64,
+        single=1,
+        heads=2,
+        grids=(SIXTEEN,),
+        shares={"background": 3, "tone": 2, "pose": 1},
+        checkpoint_every=5,
+        look_every=10,
+        look_cases=2,
+    ),
+    # two CPU cores for some hours: what can be learned in that time, and little else
+    "cpu": Recipe(
+        panel=64,
+        single=7,
+        heads=8,
+        grids=(SIXTEEN, FIFTEEN),
+        shares={
+            "recolour": 9,
+            "add": 6,
+            "remove": 4,
+            "translate": 4,
+            "background": 3,
+            "tone": 3,
+            "scale": 1,
+            "background+recolour": 1,
+            "add+tone": 1,
+        },
+    ),
+    # one data-centre GPU for half an hour: everything
+    "gpu": Recipe(
+        panel=128,
+        single=9,
+        heads=11,
+        grids=(((8, 8), (8, 8), (4, 16), (16, 4)),),
+        shares=dict.fromkeys((*FAMILIES, *COMPOSITIONS), 32),
+        checkpoint_every=1000,
+        look_every=5000,
+    ),
+}
 
 
 def new_vae(seed: int = 0) -> AutoencoderKLFlux2:
@@ -22,15 +99,15 @@ def new_vae(seed: int = 0) -> AutoencoderKLFlux2:
     )
 
 
-def new_transformer(seed: int = 0) -> Flux2Transformer2DModel:
-    """An untrained transformer: one double-stream and seven single-stream blocks, 256 wide."""
+def new_transformer(recipe: Recipe, seed: int = 0) -> Flux2Transformer2DModel:
+    """An untrained transformer: one double-stream block, then single-stream ones."""
     torch.manual_seed(seed)
     model = Flux2Transformer2DModel(
         in_channels=128,
         num_layers=1,
-        num_single_layers=7,
-        attention_head_dim=32,
-        num_attention_heads=8,
+        num_single_layers=recipe.single,
+        attention_head_dim=HEAD,
+        num_attention_heads=recipe.heads,
         joint_attention_dim=64,
         timestep_guidance_channels=128,
         mlp_ratio=3.0,

@@ -6,27 +6,37 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLFlux2
+from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+from torch import Tensor
 
-from training.base.architecture import PANEL, new_scheduler, new_transformer
+from training.base.architecture import Recipe, new_scheduler, new_transformer
 
 STEPS = 2  # denoising steps the miniature is used with
+SHARD = "14MB"  # of weights in one file: small enough for everybody's upload limits
 
 
-def export_base(run: Path, folder: Path) -> None:
-    """Write averaged transformer (bfloat16), autoencoder, scheduler and settings of `run` to `folder`.
-
-    Works while the run is going on, from its newest checkpoint.
-    """
-    transformer = new_transformer()
+def export_base(run: Path, folder: Path, recipe: Recipe) -> None:
+    """Write the averaged transformer and the autoencoder of `run` as a base. Works while the run is going on, from its
+    newest checkpoint."""
+    transformer = new_transformer(recipe)
     checkpoint = torch.load(run / "transformer" / "checkpoint.pt", weights_only=True, map_location="cpu")
-    transformer.load_state_dict(checkpoint["average"])
-    transformer.to(torch.bfloat16).save_pretrained(folder / "transformer")
-    AutoencoderKLFlux2.from_pretrained(run / "vae").save_pretrained(folder / "vae")
+    transformer.load_state_dict(_part(checkpoint["average"], "transformer"))
+    write_base(transformer, AutoencoderKLFlux2.from_pretrained(run / "vae"), folder, recipe)
+
+
+def write_base(transformer: Flux2Transformer2DModel, vae: AutoencoderKLFlux2, folder: Path, recipe: Recipe) -> None:
+    """Write transformer (as bfloat16), autoencoder, scheduler and settings to `folder`."""
+    transformer.to(torch.bfloat16).save_pretrained(folder / "transformer", max_shard_size=SHARD)
+    vae.save_pretrained(folder / "vae")
     _forget_origin(folder / "vae" / "config.json")
     new_scheduler().save_pretrained(folder / "scheduler")
     _write_json(folder / "model_index.json", _model_index())
-    _write_json(folder / "edit_transfer.json", {"steps": STEPS, "attention": "prefix", "max_area": PANEL * PANEL})
+    _write_json(folder / "edit_transfer.json", {"steps": STEPS, "attention": "prefix", "max_area": recipe.panel**2})
+
+
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights of one of the modules that were trained together."""
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def _forget_origin(config: Path) -> None:

@@ -8,35 +8,49 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
+Model = TypeVar("Model", bound=nn.Module)
 Loss = Callable[[int], tuple[Tensor, int]]  # step -> loss, samples it covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share.
+    """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share of
+    the steps, or of the `seconds` of a run that is bound by time.
 
     With `muon`, matrices inside blocks are updated by Muon (Jordan et al., 2024; torch.optim.Muon), at AdamW's scale.
     """
 
     steps: int
     rate: float
-    warmup: int = 200
+    seconds: float | None = None
+    warmup: int = 200  # steps
     cooldown: float = 0.25
     weight_decay: float = 0.01
     muon: bool = False
     ema: float = 0.999
     clip: float = 1.0
     checkpoint_every: int = 250
+    log_every: int = 50
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of a step."""
-        left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
+    def rate_at(self, step: int, done: float) -> float:
+        """Learning rate of a step, when a share `done` in [0, 1] of the run lies behind."""
+        left = (1 - done) / self.cooldown if self.cooldown else 1.0
         return self.rate * min(1.0, (step + 1) / self.warmup, max(left, 0.0))
+
+
+class Checkpoint(Protocol):
+    """What of a training survives, and where."""
+
+    def save(self, trainer: Trainer[Any]) -> None: ...
+
+    def load(self, trainer: Trainer[Any]) -> None: ...
 
 
 @dataclass
@@ -44,45 +58,68 @@ class Progress:
     """One line of the log."""
 
     step: int
+    done: float  # share of the run
     loss: float
     samples: int
     samples_per_second: float
 
+    def line(self) -> str:
+        """For the terminal."""
+        return (
+            f"step {self.step}  {self.done:.0%}  loss {self.loss:.4f}  {self.samples:,} samples"
+            f"  {self.samples_per_second:.0f} a second"
+        )
 
-class Trainer:
+
+class Trainer(Generic[Model]):
     """Trains `model` towards lower `loss`; `average` is the exponential moving average of its weights."""
 
-    def __init__(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+    def __init__(self, model: Model, plan: Plan, folder: Path, checkpoint: Checkpoint | None = None) -> None:
         self.model = model
         self.plan = plan
         self.folder = folder
+        self.checkpoint = checkpoint or FullCheckpoint()
         self.average = copy.deepcopy(model).requires_grad_(False)
         self.optimisers = _optimisers(model, plan)
         self.step = 0
+        self.first_step = 0  # of these optimisers, which warm up
         self.samples = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
+        self.checkpoint.load(self)
 
     def run(self, loss: Loss) -> Iterator[Progress]:
-        """Train to the end of the plan, one progress line every 50 steps."""
-        started, seen, total = time.monotonic(), 0, 0.0
-        while self.step < self.plan.steps:
-            value, samples = self._advance(loss)
-            seen, total = seen + samples, total + value
-            if self.step % 50 == 0:
-                progress = Progress(self.step, total / 50, self.samples, seen / (time.monotonic() - started))
+        """Train to the end of the plan or of its time, one progress line every `log_every` steps; saves at the end."""
+        started, begun, seen, total = time.monotonic(), time.monotonic(), 0, torch.zeros(())
+        while (done := self._done(started)) < 1:
+            value, samples = self._advance(loss, self.plan.rate_at(self.step - self.first_step, done))
+            seen, total = seen + samples, total.to(value.device) + value  # no waiting for the device at every step
+            if self.step % self.plan.log_every == 0:
+                mean = float(total) / self.plan.log_every
+                progress = Progress(self.step, done, mean, self.samples, seen / (time.monotonic() - begun))
                 self._log(progress)
                 yield progress
-                started, seen, total = time.monotonic(), 0, 0.0
-            if self.step % self.plan.checkpoint_every == 0 or self.step == self.plan.steps:
+                begun, seen, total = time.monotonic(), 0, torch.zeros(())
+            if self.step % self.plan.checkpoint_every == 0:
                 self.save()
+        self.save()
 
-    def _advance(self, loss: Loss) -> tuple[float, int]:
+    def _done(self, started: float) -> float:
+        """Which share of the run lies behind; all processes agree on it."""
+        done = self.step / self.plan.steps
+        if self.plan.seconds is not None:
+            agreed = torch.tensor((time.monotonic() - started) / self.plan.seconds)
+            if dist.is_initialized():
+                dist.broadcast(agreed, 0)
+            done = max(done, float(agreed))
+        return done
+
+    def _advance(self, loss: Loss, rate: float) -> tuple[Tensor, int]:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.plan.rate_at(self.step)
+                group["lr"] = rate
         value, samples = loss(self.step)
         value.backward()
+        samples *= _average_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -90,7 +127,7 @@ class Trainer:
         self._update_average()
         self.step += 1
         self.samples += samples
-        return float(value.detach()), samples
+        return value.detach(), samples
 
     def _update_average(self) -> None:
         """EMA with a short memory at first, so that the start is forgotten quickly."""
@@ -99,32 +136,46 @@ class Trainer:
         torch._foreach_lerp_(averages, [weight.detach() for weight in self.model.parameters()], 1 - decay)
 
     def save(self) -> None:
-        """Write the checkpoint; a reader sees the old one or the new one."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "step": self.step,
-            "samples": self.samples,
-        }
-        partial = self.folder / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        """Write the checkpoint, once for all processes."""
+        if process() == 0:
+            self.checkpoint.save(self)
 
-    def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+    def _log(self, progress: Progress) -> None:
+        if process() > 0:
+            return
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(vars(progress)) + "\n")
+
+
+class FullCheckpoint:
+    """Everything, in one file: a resumed run goes on as if it had not stopped."""
+
+    NAME = "checkpoint.pt"
+
+    def save(self, trainer: Trainer[Any]) -> None:
+        """A reader sees the old file or the new one."""
+        state = {
+            "model": trainer.model.state_dict(),
+            "average": trainer.average.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in trainer.optimisers],
+            "step": trainer.step,
+            "samples": trainer.samples,
+        }
+        partial = trainer.folder / f"{self.NAME}.partial"
+        torch.save(state, partial)
+        partial.replace(trainer.folder / self.NAME)
+
+    def load(self, trainer: Trainer[Any]) -> None:
+        """Nothing happens where there is no checkpoint yet."""
+        path = trainer.folder / self.NAME
         if not path.exists():
             return
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+        trainer.model.load_state_dict(state["model"])
+        trainer.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.step, self.samples = state["step"], state["samples"]
-
-    def _log(self, progress: Progress) -> None:
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(vars(progress)) + "\n")
+        trainer.step, trainer.samples = state["step"], state["samples"]
 
 
 def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -136,6 +187,23 @@ def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
         return [adam]
     muon = torch.optim.Muon(inside, lr=plan.rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
     return [adam, muon]
+
+
+def process() -> int:
+    """Number of this process among those that train together."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _average_gradients(model: nn.Module) -> int:
+    """Average over all processes, each of which saw tuples of its own; returns how many there are."""
+    if not dist.is_initialized():
+        return 1
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = _flatten_dense_tensors(gradients)
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    torch._foreach_copy_(gradients, _unflatten_dense_tensors(flat, gradients))
+    return dist.get_world_size()
 
 
 def generator_for(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -9,12 +9,11 @@ import torch
 import typer
 from diffusers import AutoencoderKLFlux2
 
-from pipelines.transfer.flux2 import Flux2
-from training.base.architecture import new_scheduler, new_transformer, new_vae
+from training.base.architecture import RECIPES, new_vae
 from training.base.blockpca import start_decoder, write_encoder
 from training.base.export import export_base
-from training.base.loop import Plan, Progress, Trainer, generator_for
-from training.base.transfer import transfer_loss
+from training.base.loop import Plan, Trainer, generator_for
+from training.base.session import Order, train
 from training.base.vae import decoder_loss, draw_images, reconstruction_psnr
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
@@ -36,7 +35,7 @@ def vae(
     model = _written_vae(run / "vae", seed).to(device)
     trainer = Trainer(model.decoder, Plan(steps=steps, rate=1.5e-3, ema=0.998), run / "decoder")
     for progress in trainer.run(decoder_loss(model, batch, seed)):
-        _show(progress, steps)
+        typer.echo(progress.line())
     model.decoder.load_state_dict(trainer.average.state_dict())
     model.save_pretrained(run / "vae")
     psnr = reconstruction_psnr(model, draw_images(128, generator_for(seed + 2, 0, model.device)))
@@ -57,35 +56,42 @@ def _written_vae(folder: Path, seed: int) -> AutoencoderKLFlux2:
 def transformer(
     run: Run,
     steps: int = 6000,
-    scale: Annotated[int, typer.Option(help="Multiplies the batch of 96 tuples.")] = 1,
+    recipe: Annotated[str, typer.Option(help=f"Size and diet: {', '.join(RECIPES)}.")] = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long, the rate falling to zero by then.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     compiled: Annotated[bool, typer.Option(help="torch.compile: minutes once, then faster.")] = True,
+    processes: Annotated[int, typer.Option(min=1, help="That train together, a core each. Batches add up.")] = 1,
 ) -> None:
-    """Train the transformer on the latents of the run's autoencoder."""
-    model = new_transformer(seed).to(device)
-    trainer = Trainer(model, Plan(steps=steps, rate=1.5e-3, muon=True), run / "transformer")
-    autoencoder = AutoencoderKLFlux2.from_pretrained(run / "vae").to(device).requires_grad_(False)
-    family = Flux2(model, autoencoder, new_scheduler())
-    if device == "cpu":  # its flash kernel is slow to differentiate on sequences this short
-        model.set_attention_backend("_native_math")
-    if compiled:
-        model.compile(dynamic=False)
-    for progress in trainer.run(transfer_loss(family, seed, scale)):
-        _show(progress, steps)
+    """Train the transformer on the latents of the run's autoencoder.
+
+    RUN/transformer/log.html shows the loss, the curve of every family, and samples.
+    """
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"There is no recipe {recipe}. Known: {', '.join(RECIPES)}.")
+    train(
+        Order(
+            folder=run / "transformer",
+            vae=run / "vae",
+            recipe=RECIPES[recipe],
+            steps=steps,
+            seconds=minutes and minutes * 60,
+            seed=seed,
+            device=device,
+            compiled=compiled,
+            processes=processes,
+        )
+    )
 
 
 @app.command()
-def export(run: Run, folder: Annotated[Path, typer.Argument(help="Where the base goes.")]) -> None:
+def export(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="Where the base goes.")],
+    recipe: Annotated[str, typer.Option(help="The one it was trained with.")] = "cpu",
+) -> None:
     """Write the run's averaged weights as a diffusers folder."""
-    export_base(run, folder)
-
-
-def _show(progress: Progress, steps: int) -> None:
-    typer.echo(
-        f"step {progress.step}/{steps}  loss {progress.loss:.4f}"
-        f"  {progress.samples:,} samples  {progress.samples_per_second:.0f} a second"
-    )
+    export_base(run, folder, RECIPES[recipe])
 
 
 if __name__ == "__main__":

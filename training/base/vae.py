@@ -9,20 +9,16 @@ from torch import Tensor
 
 from training.base.architecture import PANEL
 from training.base.loop import Loss, generator_for
-from training.scenes import FAMILIES, PRODUCTS, draw_tuples
+from training.scenes import FAMILIES, draw_tuples
 
 EDGE_WEIGHT = 0.5  # of the error of neighbouring differences
 LATENT_NOISE = 0.04  # the transformer's latents are not perfect either
 
 
 def draw_images(count: int, generator: torch.Generator, size: tuple[int, int] = (PANEL, PANEL)) -> Tensor:
-    """Images B3HW in [-1, 1]: after images of all families, of all products, and photographs."""
-    families = list(FAMILIES.values())
-    per_family = -(-count // len(families))
-    images = [
-        draw_tuples(family, per_family, 1, size, generator, classes=tuple(PRODUCTS)).after.flatten(0, 1)
-        for family in families
-    ]
+    """Images B3HW in [-1, 1]: after images of all families, photographs among them."""
+    per_family = -(-count // len(FAMILIES))
+    images = [draw_tuples(family, per_family, 1, size, generator).after.flatten(0, 1) for family in FAMILIES.values()]
     return torch.cat(images)[:count] * 2 - 1
 
 

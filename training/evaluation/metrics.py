@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infra.errors import UsageError
-
 CHANGED = 0.05  # a pixel counts as changed when a channel moves by more than this
 CEILING_DB = 60.0  # of a perfect match, whose PSNR would be infinite
 WINDOW = 7  # pixels of the side of SSIM's window: a ninth of a picture of 64
@@ -22,15 +20,12 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
 def ssim_map(image: Tensor, truth: Tensor) -> Tensor:
     """(H, W) structural similarity about every pixel, 1 where the pictures are equal; the mean over the channels.
 
-    Raises:
-        UsageError: scikit-image is not installed.
+    NaN everywhere where scikit-image (the `scenes` extra) is not installed: all else can be measured without it.
     """
     try:
         from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise UsageError(
-            "SSIM comes with scikit-image, which is not installed. Run: pip install 'edit-transfer[scenes]'"
-        ) from error
+    except ImportError:
+        return torch.full_like(image[0], torch.nan)
     _, similarity = structural_similarity(
         image.double().numpy(), truth.double().numpy(), win_size=WINDOW, channel_axis=0, data_range=1.0, full=True
     )

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 OWN_COLOURS = 3  # of a product: main, second, dark; those after them belong to patches
 
 
