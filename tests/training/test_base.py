@@ -18,8 +18,8 @@ from training.base import slice as slices
 from training.base.architecture import HEAD, RECIPES, new_scheduler, new_transformer, new_vae
 from training.base.batches import draw_batch
 from training.base.blockpca import LinearEncoder, start_decoder, write_encoder
+from training.base.heads import PairReader, Preview
 from training.base.loop import FullCheckpoint, Plan, Trainer, generator_for
-from training.base.reader import PairReader
 from training.base.session import Order, train
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images, reconstruction_psnr
@@ -123,12 +123,13 @@ def test_the_loss_is_seeded_and_teaches_every_trained_part(vae):
     ):
         nn.init.normal_(modulation.linear.weight, std=0.02)
     reader = PairReader(TINY.heads * HEAD, len(TINY.shares), (0, 1))
-    loss = TransferLoss(family, reader, family.encode, TINY, seed=3)
+    preview = Preview(TINY.heads * HEAD, family.channels)
+    loss = TransferLoss(family, reader, preview, family.encode, TINY, seed=3)
     value, samples = loss(0)
     value.backward()
     assert samples == TINY.batch
     assert torch.equal(loss(0)[0], loss(0)[0]) and not torch.equal(loss(0)[0], loss(1)[0])
-    assert all(p.grad is not None and p.grad.any() for p in reader.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in (*reader.parameters(), *preview.parameters()))
     silent = [name for name, p in family.transformer.named_parameters() if p.grad is None or not p.grad.any()]
     text = ("context", "add_", "added_", "txt", "to_add_out")
     assert all(any(word in name for word in text) for name in silent)  # the miniature is trained without text

@@ -19,9 +19,9 @@ from training import evaluation
 from training.base.architecture import HEAD, Recipe, new_scheduler, new_transformer
 from training.base.blockpca import LinearEncoder
 from training.base.export import STEPS
+from training.base.heads import PairReader, Preview
 from training.base.look import look, table
 from training.base.loop import Checkpoint, FullCheckpoint, Plan, Progress, Trainer, generator_for, process
-from training.base.reader import PairReader
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images
 from training.scenes import COMPOSITIONS, FAMILIES
@@ -96,11 +96,14 @@ class Session:
         self.family = Flux2(transformer, autoencoder, new_scheduler())
         layers = tuple(layer for layer in READ_LAYERS if layer <= recipe.single) or (recipe.single,)
         reader = PairReader(recipe.heads * HEAD, len(recipe.shares), layers).to(device)
-        trained = nn.ModuleDict({"transformer": transformer, "reader": reader})
+        preview = Preview(recipe.heads * HEAD, self.family.channels).to(device)
+        heads = nn.ModuleDict({"reader": reader, "preview": preview})
+        trained = nn.ModuleDict({"transformer": transformer, "heads": heads})
         self.trainer = Trainer(trained, _plan(order), order.folder, order.checkpoint)
         images = draw_images(FITTED, generator_for(order.seed + 3, 0, device))
         encode = LinearEncoder(torch.no_grad()(self.family.encode), images, self.family.multiple)
-        self.loss = TransferLoss(self.family, reader, encode, recipe, order.seed + SEED_OF_PROCESS * process())
+        seed = order.seed + SEED_OF_PROCESS * process()
+        self.loss = TransferLoss(self.family, reader, preview, encode, recipe, seed)
         if order.compiled:
             transformer.compile(dynamic=False)
 

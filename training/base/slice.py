@@ -28,7 +28,7 @@ from training.base.loop import Trainer
 from training.base.session import Order, Session, say
 
 STATE = "slice.json"
-READER = "reader.safetensors"
+HEADS = "heads.safetensors"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,13 +49,13 @@ class SmallCheckpoint:
 
     def save(self, trainer: Trainer[nn.ModuleDict]) -> None:
         """The file that says how far they are comes last."""
-        transformer, reader = trainer.model["transformer"], trainer.model["reader"]
+        transformer, heads = trainer.model["transformer"], trainer.model["heads"]
         copy = Flux2Transformer2DModel.from_config(transformer.config)
         copy.load_state_dict(transformer.state_dict())
         copy.to(torch.bfloat16).save_pretrained(trainer.folder, max_shard_size=SHARD)
         save_file(
-            {name: weight.to("cpu", torch.bfloat16) for name, weight in reader.state_dict().items()},
-            trainer.folder / READER,
+            {name: weight.to("cpu", torch.bfloat16) for name, weight in heads.state_dict().items()},
+            trainer.folder / HEADS,
         )
         (trainer.folder / STATE).write_text(json.dumps({"step": trainer.step, "samples": trainer.samples}) + "\n")
 
@@ -65,10 +65,10 @@ class SmallCheckpoint:
             return
         state = json.loads((trainer.folder / STATE).read_text())
         weights = Flux2Transformer2DModel.from_pretrained(trainer.folder).state_dict()
-        reader = load_file(trainer.folder / READER)
+        heads = load_file(trainer.folder / HEADS)
         for trained in (trainer.model, trainer.average):
             trained["transformer"].load_state_dict(weights)
-            trained["reader"].load_state_dict(reader)
+            trained["heads"].load_state_dict(heads)
         trainer.step = trainer.first_step = state["step"]
         trainer.samples = state["samples"]
 

@@ -13,8 +13,8 @@ from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Grid, layout
 from training.base.architecture import Recipe
 from training.base.batches import Batch, Encoder, draw_batch
+from training.base.heads import PairReader, Preview
 from training.base.loop import generator_for
-from training.base.reader import PairReader
 
 ALL_NOISE = 0.7  # share of tuples at t = 1, where the edit is decided; the others have a logit-normal level
 FIRST_GRIDS = 0.7  # share of steps with the first set of panel shapes
@@ -22,18 +22,21 @@ READING_WEIGHT = 0.5  # of the auxiliary head's loss
 
 
 class TransferLoss:
-    """Flow-matching loss on the result tokens, and that of reading the pair; deterministic in the step.
+    """Flow-matching loss on the result tokens, and those of the auxiliary heads; deterministic in the step.
 
     Args:
         family: the base in training.
-        reader: the auxiliary head.
+        reader, preview: the auxiliary heads.
         encode: images to clean tokens.
         recipe: what a batch is made of.
     """
 
-    def __init__(self, family: Flux2, reader: PairReader, encode: Encoder, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, family: Flux2, reader: PairReader, preview: Preview, encode: Encoder, recipe: Recipe, seed: int
+    ) -> None:
         self.family = family
         self.reader = reader
+        self.preview = preview
         self.encode = encode
         self.recipe = recipe
         self.seed = seed
@@ -43,13 +46,25 @@ class TransferLoss:
         generator = generator_for(self.seed, step, self.family.device)
         batch = self.draw(step, generator)
         with torch.autocast(self.family.device.type, torch.bfloat16):
-            return _batch_loss(self.family, self.reader, batch, generator), len(batch)
+            return self._loss_of(batch, generator), len(batch)
 
     @torch.no_grad()
     def draw(self, step: int, generator: torch.Generator) -> Batch:
         """The batch of a step: render scenes and encode them."""
         grids = _draw_grids(self.recipe, generator_for(self.seed, step, torch.device("cpu")))
         return draw_batch(self.recipe.shares, self.encode, grids, self.family.multiple, generator)
+
+    def _loss_of(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        family, plan = self.family, layout([(batch.pair_grid, batch.pair_grid)], batch.query_grid, "prefix")
+        pair = family.run_clean(torch.cat([batch.before, batch.after], 1), plan.pairs[0])
+        query = family.run_clean(batch.query, [plan.query], [pair])
+        noise = torch.randn(batch.truth.shape, generator=generator, device=batch.truth.device)
+        noise_levels = _draw_noise_levels(len(batch), generator)
+        t = noise_levels[:, None, None]
+        velocity = family.run_result((1 - t) * batch.truth + t * noise, plan.result, noise_levels, [pair, query])
+        error = (velocity.float() - (noise - batch.truth)).square().mean(2) + self.preview(query, batch.truth)
+        reading = self.reader(pair, batch.family, batch.parameters)
+        return (error * _importance(batch.query, batch.truth)).mean() + READING_WEIGHT * reading
 
 
 def _draw_grids(recipe: Recipe, generator: torch.Generator) -> tuple[Grid, Grid]:
@@ -58,19 +73,6 @@ def _draw_grids(recipe: Recipe, generator: torch.Generator) -> tuple[Grid, Grid]
     grids = recipe.grids[0] if which < FIRST_GRIDS else recipe.grids[-1]
     first, second = (grids[int(draw * len(grids))] for draw in draws)
     return first, second
-
-
-def _batch_loss(family: Flux2, reader: PairReader, batch: Batch, generator: torch.Generator) -> Tensor:
-    plan = layout([(batch.pair_grid, batch.pair_grid)], batch.query_grid, "prefix")
-    pair = family.run_clean(torch.cat([batch.before, batch.after], 1), plan.pairs[0])
-    query = family.run_clean(batch.query, [plan.query], [pair])
-    noise = torch.randn(batch.truth.shape, generator=generator, device=batch.truth.device)
-    noise_levels = _draw_noise_levels(len(batch), generator)
-    t = noise_levels[:, None, None]
-    velocity = family.run_result((1 - t) * batch.truth + t * noise, plan.result, noise_levels, [pair, query])
-    error = (velocity.float() - (noise - batch.truth)).square().mean(2)
-    reading = reader(pair, batch.family, batch.parameters)
-    return (error * _importance(batch.query, batch.truth)).mean() + READING_WEIGHT * reading
 
 
 def _draw_noise_levels(tuples: int, generator: torch.Generator) -> Tensor:

@@ -141,12 +141,11 @@ def pose(scene: Scene, p: Tensor) -> Scene:
 
 
 def lid(scene: Scene, p: Tensor) -> Scene:
-    """Open a lid by 20 to 110 degrees, hinged on the left (first half of the second parameter) or the right."""
+    """Open a lid by 20 to 110 degrees, hinged on the left or on the right."""
     parts = scene.parts
-    side = (torch.where(p[:, 1] < 0.5, -1.0, 1.0) * scene.handedness)[:, None]
-    hinge = torch.stack([parts[..., 0] + side * parts[..., 3], parts[..., 1] + parts[..., 4]], -1)
-    angle = side * (0.35 + 1.57 * p[:, :1])
-    return scene.with_(parts=_turn_parts(parts, scene.joints == Joint.LID, hinge, angle.expand_as(parts[..., 0])))
+    angle = (_signed(p[:, 0], 0.35, 1.92) * scene.handedness)[:, None].expand_as(parts[..., 0])
+    hinge = torch.stack([parts[..., 0] + angle.sign() * parts[..., 3], parts[..., 1] + parts[..., 4]], -1)
+    return scene.with_(parts=_turn_parts(parts, scene.joints == Joint.LID, hinge, angle))
 
 
 def _turn_parts(parts: Tensor, which: Tensor, pivot: Tensor, angle: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ UNSEEN_COMPOSITIONS = _named(
     _compose("background", "tone"),
 )
 RESERVED = _named(  # for training adapters: the base never sees them
-    Family("lid", 2, edits.lid, subjects="lidded"),
+    Family("lid", 1, edits.lid, subjects="lidded"),
     Family("swirl", 1, edits.swirl),
 )
 EVERY_FAMILY = FAMILIES | COMPOSITIONS | UNSEEN_COMPOSITIONS | RESERVED

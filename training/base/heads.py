@@ -1,7 +1,7 @@
-"""An auxiliary head for training only: name the edit and its parameters from what a pair leaves behind.
+"""Auxiliary heads, for training only: what the clean blocks leave behind has to say the right thing.
 
-The queries read nothing of a pair but its keys and values; what these do not say cannot be transferred. The head reads
-the values, so its gradient teaches the pair's pass directly what to say. It is thrown away after training.
+A query reads nothing of a pair, and a result nothing of a query, but keys and values. The heads read the values, so
+their gradients teach each pass directly, without the detour through the noise of the result. They are thrown away.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pipelines.transfer.attention import Segment
 from training.base.batches import DIMS
 
 WIDTH = 384
+PREVIEWED = 2  # layers
 NAME_WEIGHT = 0.1  # of the cross entropy, against the squared error of the parameters
 
 
 class PairReader(nn.Module):
-    """Reads the mean value of all pair tokens in some layers.
+    """Names the edit and its parameters from the mean value of all pair tokens in some layers.
 
     Args:
         channels: heads times channels of a head.
@@ -43,3 +44,21 @@ class PairReader(nn.Module):
         known = ~parameters.isnan()
         error = ((guess - parameters.nan_to_num()) ** 2 * known).sum(1) / known.sum(1).clamp(min=1)
         return error.mean() + NAME_WEIGHT * F.cross_entropy(names, family)
+
+
+class Preview(nn.Module):
+    """Reads the finished result off the query's values in the last layers, token by token with one matrix.
+
+    The query has its content at hand and sees the pair: the edit can be done there, where there is no noise, and the
+    result block only has to fetch it.
+    """
+
+    def __init__(self, channels: int, token: int) -> None:
+        super().__init__()
+        self.out = nn.ModuleList(nn.Linear(channels, token) for _ in range(PREVIEWED))
+
+    def forward(self, query: Segment, truth: Tensor) -> Tensor:
+        """(B, S) squared error of the truth BSC, a mean over the layers."""
+        values = [value.flatten(2).float() for _, value in query.layers[-PREVIEWED:]]
+        errors = [(head(value) - truth).float().square().mean(2) for head, value in zip(self.out, values, strict=True)]
+        return torch.stack(errors).mean(0)
