@@ -17,11 +17,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## Edit two small catalogs, each from one pair, and say where the reports are
+demo: $(READY)  ## Edit small catalogs, each from one pair, and say where the reports are
 	$(BIN)/python -m training.demo demo-output
-	@for edit in background:products tone:photographs; do \
+	@for edit in background:products recolour:products add:products tone:photographs; do \
 	  set -- $$(echo $$edit | tr ':' ' '); \
-	  command="edit-transfer apply --pair demo-output/$${1}_before.png demo-output/$${1}_after.png --input demo-output/$$2 --output demo-output/$$2-edited"; \
+	  command="edit-transfer apply --pair demo-output/$${1}_before.png demo-output/$${1}_after.png --input demo-output/$$2 --output demo-output/edited/$$1"; \
 	  echo "\n$$ $$command"; $(BIN)/$$command || exit $$?; \
 	done
 

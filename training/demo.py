@@ -1,9 +1,9 @@
-"""A small catalog to try things on: rendered products and crops of real photographs, with a pair for each of two edits.
+"""Small catalogs to try things on: rendered products and crops of real photographs, with a pair for each edit.
 
 python -m training.demo FOLDER writes
     FOLDER/products/     rendered products, some of classes the bundled base has never seen
     FOLDER/photographs/  crops of photographs the bundled base has never seen
-    FOLDER/background_before.png, background_after.png, tone_before.png, tone_after.png
+    FOLDER/EDIT_before.png, EDIT_after.png for each of EDITS
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from training.scenes.photos import SPLITS, crops
 
 SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
 PER_PRODUCT, PER_SIZE = 2, 4
-EDITS = {
+EDITS = {  # family: its parameters in the pair
     "background": (0.09, 0.75, 0.85, 0.5),
+    "recolour": (0.95, 0.9, 0.8),
+    "add": (0.25, 0.3, 0.7, 0.15, 1.0),
     "tone": (0.75, 0.65, 0.3, 0.95),
-}  # parameters of the two edits
+}
 
 
 def write_demo(folder: Path) -> None:

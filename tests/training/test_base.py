@@ -5,22 +5,27 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import nn
+from typer.testing import CliRunner
 
+from infra.errors import UsageError
 from pipelines.transfer import Editor
 from pipelines.transfer.bases import BUNDLED
 from pipelines.transfer.flux2 import Flux2
+from training.base import make
 from training.base import slice as slices
 from training.base.architecture import HEAD, RECIPES, new_scheduler, new_transformer, new_vae
 from training.base.batches import draw_batch
 from training.base.blockpca import LinearEncoder, start_decoder, write_encoder
 from training.base.heads import PairReader, Preview
-from training.base.loop import FullCheckpoint, Plan, Trainer, generator_for
-from training.base.session import Order, train
+from training.base.loop import FullCheckpoint, Schedule, Trainer, generator_for
+from training.base.session import SEED_OF_PROCESS, Order, Session, train
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images, reconstruction_psnr
 from training.scenes import COMPOSITIONS, FAMILIES
@@ -74,7 +79,7 @@ def _train(folder, steps: int, seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    trainer = Trainer(model, Plan(steps=steps, rate=1e-2, warmup=1, cooldown=0.0, checkpoint_every=3), folder)
+    trainer = Trainer(model, Schedule(steps=steps, rate=1e-2, warmup=1, cooldown=0.0, checkpoint_every=3), folder)
 
     def loss(step: int):
         x = torch.randn(16, 4, generator=generator_for(1, step, torch.device("cpu")))
@@ -108,7 +113,7 @@ def test_a_batch_shows_each_edit_on_a_pair_and_a_query_of_its_own(vae):
 
     shares = {"recolour": 3, "remove": 2, "pose": 1}
     batch = draw_batch(shares, pixels, ((4, 4), (2, 8)), 16, generator_for(0, 0, torch.device("cpu")))
-    assert len(batch) == 6 and batch.family.tolist() == [0, 0, 0, 1, 1, 2]
+    assert len(batch) == 6 and batch.edit.tolist() == [0, 0, 0, 1, 1, 2]
     assert not torch.equal(batch.before[:, :4], batch.query[:, :4])
     assert ((batch.query - batch.truth).abs().amax((1, 2)) > 0.02).all()
     assert batch.parameters.isnan().logical_not().sum(1).tolist() == [4, 4, 4, 1, 1, 3]  # hue opened to two
@@ -155,28 +160,75 @@ def test_a_run_leaves_a_log_scores_pictures_and_a_page(tmp_path, capsys):
 
 
 def test_two_processes_train_one_model_on_twice_the_tuples(tmp_path):
-    train(_order(tmp_path / "two", steps=4, processes=2))
-    train(_order(tmp_path / "one", steps=4))
-    together, alone = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("two", "one"))
-    assert together["samples"] == 2 * alone["samples"] == 8 * TINY.batch
-    assert not torch.equal(
-        together["model"]["transformer.proj_out.weight"], alone["model"]["transformer.proj_out.weight"]
-    )
+    """The first step of two processes is the step along the mean of their gradients."""
+    train(_order(tmp_path / "two", steps=1, processes=2))
+    together = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
+    assert together["samples"] == 2 * TINY.batch
+    session = Session(_order(tmp_path / "one", steps=1))
+    mine = session.loss
+    other = TransferLoss(mine.family, mine.reader, mine.preview, mine.encode, TINY, seed=SEED_OF_PROCESS)
+
+    def both(step: int):
+        value, samples = mine(step)
+        return (value + other(step)[0]) / 2, 2 * samples
+
+    for _ in session.trainer.run(both):
+        pass
+    alone = torch.load(tmp_path / "one" / "checkpoint.pt", weights_only=True)
+    for key, weight in alone["model"].items():
+        torch.testing.assert_close(together["model"][key], weight, atol=2e-5, rtol=1e-3)
+
+
+def test_steps_drawn_together_are_those_drawn_alone_in_number_and_kind(vae):
+    recipe = replace(TINY, drawn_together=3)
+    family = Flux2(new_transformer(recipe), vae, new_scheduler())
+    heads = PairReader(64, 3, (0,)), Preview(64, family.channels)
+    loss = TransferLoss(family, *heads, family.encode, recipe, seed=0)
+    batches = [loss.draw(step) for step in range(4)]
+    assert all(batch.edit.tolist() == [0, 0, 0, 1, 1, 2] for batch in batches)
+    assert len({float(batch.before.sum()) for batch in batches}) == 4
+    again = TransferLoss(family, *heads, family.encode, recipe, seed=0).draw(1)  # as if resumed in between
+    assert torch.equal(again.truth, batches[1].truth)
 
 
 def test_a_slice_goes_on_from_small_files_and_ends_as_a_base(tmp_path):
     folder, base = tmp_path / "slice", tmp_path / "base"
     arguments = [str(folder), "--recipe", "tiny", "--device", "cpu", "--eager", "--minutes"]
-    slices.main([*arguments, "0.05"])
-    first = json.loads((folder / "slice.json").read_text())
-    slices.main([*arguments, "0.05", "--cool", "--export", str(base)])
-    second = json.loads((folder / "slice.json").read_text())
-    assert 0 < first["step"] < second["step"]
-    assert max(path.stat().st_size for path in folder.iterdir()) < 15e6
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 60e6
+    slices.main([*arguments, "0.1"])
+    first = _step_of(folder)
+    slices.main([*arguments, "0.1", "--cool", "--export", str(base)])
+    assert 0 < first < _step_of(folder)
+    assert len(list(folder.iterdir())) <= 8
     editor = Editor.load(base)
     grey = Image.new("RGB", (64, 64), "grey")
     assert editor.edit([grey], editor.remember([(grey, grey)]), seeds=[1])[0].size == (64, 64)
+    arguments[2] = "cpu"
+    with pytest.raises(UsageError, match="recipe"):
+        slices.main([*arguments, "0.1"])
+
+
+def _step_of(folder) -> int:
+    with safe_open(folder / "weights-0.safetensors", "pt") as file:
+        return int(file.metadata()["step"])
+
+
+def test_what_a_gpu_slice_leaves_is_small(tmp_path):
+    recipe = RECIPES["gpu"]
+    heads = nn.ModuleDict({"reader": PairReader(recipe.heads * HEAD, len(recipe.shares), (2, 3, 4))})
+    model = nn.ModuleDict({"transformer": new_transformer(recipe), "heads": heads})
+    trainer = Trainer(model, Schedule(steps=1, rate=1e-3), tmp_path, slices.SmallCheckpoint("gpu"))
+    trainer.save()
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert max(sizes) < 15e6 and sum(sizes) < 60e6 and len(sizes) + 4 <= 8  # log, scores, page, samples
+
+
+def test_impossible_orders_are_refused_in_a_sentence(tmp_path):
+    for arguments, word in (
+        (["transformer", str(tmp_path), "--recipe", "tiny"], "make vae"),
+        (["export", str(tmp_path), str(tmp_path / "base")], "no checkpoint"),
+    ):
+        result = CliRunner().invoke(make.app, arguments)
+        assert result.exit_code == 2 and word in result.output
 
 
 @pytest.mark.slow

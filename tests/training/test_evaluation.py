@@ -129,7 +129,7 @@ def test_who_ignores_the_pair_recovers_as_often_as_chance(family, guess):
         best = torch.isclose(distances, distances.min())
         found.append(float(best[0] / best.sum()))
     chance = 1 / (kind.choices or ALTERNATIVES)
-    assert fmean(found) == pytest.approx(chance, abs=0.05)
+    assert fmean(found) == pytest.approx(chance, abs=0.04 if chance < 0.15 else 0.06)
 
 
 def test_splits_hold_out_what_they_say(monkeypatch):

@@ -6,6 +6,7 @@ Everything here is an ordinary configuration of diffusers' own classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
@@ -22,8 +23,8 @@ class Recipe:
     """Size and diet of a miniature.
 
     `panel` is the side of a square panel in px; `grids` are sets of panel shapes in tokens of 16 px, each set of equal
-    token count, the first one drawn most often. `shares` are the tuples of each family in a batch. Every `look_every`
-    steps the families are scored on `look_cases` cases each.
+    token count, the first one drawn most often. `shares` are the tuples of each family in a batch. Batches of
+    `drawn_together` steps are drawn at once. Every `look_every` steps all families are scored, `look_cases` each.
     """
 
     panel: int
@@ -31,6 +32,7 @@ class Recipe:
     heads: int
     grids: tuple[tuple[Grid, ...], ...]
     shares: dict[str, int]
+    drawn_together: int = 1
     rate: float = 1.5e-3
     checkpoint_every: int = 250
     look_every: int = 1000
@@ -43,7 +45,8 @@ class Recipe:
 
 SIXTEEN, FIFTEEN = ((4, 4), (4, 4), (2, 8), (8, 2)), ((3, 5), (5, 3))
 
-RECIPES = {
+RecipeName = Literal["tiny", "cpu", "gpu"]
+RECIPES: dict[RecipeName, Recipe] = {
     # for tests and dry runs
     "tiny": Recipe(
         panel=64,
@@ -63,9 +66,9 @@ RECIPES = {
         grids=(SIXTEEN, FIFTEEN),
         shares={
             "recolour": 9,
-            "add": 6,
-            "remove": 4,
-            "translate": 4,
+            "add": 8,
+            "remove": 5,
+            "translate": 1,
             "background": 3,
             "tone": 3,
             "scale": 1,
@@ -80,8 +83,10 @@ RECIPES = {
         heads=11,
         grids=(((8, 8), (8, 8), (4, 16), (16, 4)),),
         shares=dict.fromkeys((*FAMILIES, *COMPOSITIONS), 32),
-        checkpoint_every=1000,
-        look_every=5000,
+        drawn_together=4,
+        checkpoint_every=500,
+        look_every=1000,
+        look_cases=8,
     ),
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from pipelines.transfer.layout import Grid
 from training.scenes import EVERY_FAMILY, Family, Scene, draw_parameters, draw_subjects, join_scenes, render
 
 RENDERED_TOGETHER = 64  # on a CPU: more fall out of its cache
-DIMS = max(family.dims for family in EVERY_FAMILY.values())
+DIMS = max(family.dims + len(family.circular) for family in EVERY_FAMILY.values())  # circular ones count twice
 
 Encoder = Callable[[Tensor], Tensor]  # images B3HW in [-1, 1] -> tokens BSC
 
@@ -26,13 +27,20 @@ class Batch:
     after: Tensor
     query: Tensor
     truth: Tensor
-    family: Tensor  # (B,) index among the families of the plan
-    parameters: Tensor  # (B, D + 1), NaN where the family has none
+    edit: Tensor  # (B,) index among the families of the recipe
+    parameters: Tensor  # (B, D), NaN where the family has fewer
     pair_grid: Grid
     query_grid: Grid
 
+    def every(self, stride: int, start: int) -> Batch:
+        """Each `stride`-th tuple from `start` on."""
+        chosen: dict[str, Any] = {
+            name: value[start::stride] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **chosen)
+
     def __len__(self) -> int:
-        return len(self.family)
+        return len(self.edit)
 
 
 def draw_batch(
@@ -58,7 +66,9 @@ def draw_batch(
         after=panels[1],
         query=panels[2],
         truth=panels[3],
-        family=torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device)),
+        edit=torch.arange(len(counts), device=device).repeat_interleave(
+            torch.tensor(counts, device=device), output_size=sum(counts)
+        ),
         parameters=torch.cat([_open(f, p) for f, p in zip(families, parameters, strict=True)]),
         pair_grid=grids[0],
         query_grid=grids[1],
@@ -66,11 +76,11 @@ def draw_batch(
 
 
 def _open(family: Family, p: Tensor) -> Tensor:
-    """(B, D + 1) parameters with a circular one as the two coordinates of a point on a circle, NaN after the last."""
-    if family.circular:
-        angle = 2 * torch.pi * p[:, :1]
-        p = torch.cat([torch.cos(angle) / 2, torch.sin(angle) / 2, p[:, 1:]], 1)
-    return F.pad(p, (0, DIMS + 1 - p.shape[1]), value=torch.nan)
+    """(B, D) parameters, then circular ones as points on a circle instead of numbers, then NaN."""
+    angle = 2 * torch.pi * p[:, list(family.circular)]
+    straight = p[:, [dim for dim in range(family.dims) if dim not in family.circular]]
+    opened = torch.cat([straight, torch.cos(angle) / 2, torch.sin(angle) / 2], 1)
+    return F.pad(opened, (0, DIMS - opened.shape[1]), value=torch.nan)
 
 
 def _render(scene: Scene, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from torch import Tensor
 
+from infra.errors import UsageError
 from training.base.architecture import Recipe, new_scheduler, new_transformer
+from training.base.loop import FullCheckpoint
 
 STEPS = 2  # denoising steps the miniature is used with
 SHARD = "14MB"  # of weights in one file: small enough for everybody's upload limits
@@ -17,10 +19,13 @@ SHARD = "14MB"  # of weights in one file: small enough for everybody's upload li
 
 def export_base(run: Path, folder: Path, recipe: Recipe) -> None:
     """Write the averaged transformer and the autoencoder of `run` as a base. Works while the run is going on, from its
-    newest checkpoint."""
+    newest checkpoint; raises `UsageError` before there is one."""
+    path = run / "transformer" / FullCheckpoint.NAME
+    if not path.exists():
+        raise UsageError(f"There is no checkpoint in {path.parent} yet. One is written every few minutes of training.")
     transformer = new_transformer(recipe)
-    checkpoint = torch.load(run / "transformer" / "checkpoint.pt", weights_only=True, map_location="cpu")
-    transformer.load_state_dict(_part(checkpoint["average"], "transformer"))
+    average = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    transformer.load_state_dict(_part(average, "transformer"))
     write_base(transformer, AutoencoderKLFlux2.from_pretrained(run / "vae"), folder, recipe)
 
 

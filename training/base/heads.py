@@ -33,17 +33,17 @@ class PairReader(nn.Module):
         self.families = families
         self.norm = nn.LayerNorm(channels * len(layers))
         self.hidden = nn.Linear(channels * len(layers), WIDTH)
-        self.out = nn.Linear(WIDTH, families + families * (DIMS + 1))
+        self.out = nn.Linear(WIDTH, families + families * DIMS)
 
-    def forward(self, pair: Segment, family: Tensor, parameters: Tensor) -> Tensor:
-        """Loss of naming `family` (B,) and its `parameters` (B, D + 1), those that are not NaN."""
+    def forward(self, pair: Segment, edit: Tensor, parameters: Tensor) -> Tensor:
+        """Loss of naming the family of the `edit` (B,) and its `parameters` (B, D), those that are not NaN."""
         values = torch.cat([pair.layers[layer][1].flatten(2).mean(1) for layer in self.layers], -1)
         said = self.out(F.silu(self.hidden(self.norm(values.float())))).float()
         names, guesses = said.split([self.families, said.shape[1] - self.families], 1)
-        guess = guesses.unflatten(1, (self.families, -1))[torch.arange(len(family), device=family.device), family]
+        guess = guesses.unflatten(1, (self.families, -1))[torch.arange(len(edit), device=edit.device), edit]
         known = ~parameters.isnan()
         error = ((guess - parameters.nan_to_num()) ** 2 * known).sum(1) / known.sum(1).clamp(min=1)
-        return error.mean() + NAME_WEIGHT * F.cross_entropy(names, family)
+        return error.mean() + NAME_WEIGHT * F.cross_entropy(names, edit)
 
 
 class Preview(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,8 @@ def look(editor: Editor, plan: Plan, folder: Path, step: int) -> list[Row]:
     rows = list(evaluate_scenes(editor, plan, sheet.add))
     with (folder / SCORES).open("a") as scores:
         for row in rows:
-            scores.write(json.dumps({"step": step, "family": row.family} | asdict(row.scores)) + "\n")
+            known = {name: None if math.isnan(value) else value for name, value in asdict(row.scores).items()}
+            scores.write(json.dumps({"step": step, "family": row.family} | known) + "\n")
     sheet.save(folder / SAMPLES)
     write_page(folder)
     return rows

@@ -20,7 +20,7 @@ Loss = Callable[[int], tuple[Tensor, int]]  # step -> loss, samples it covers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Schedule:
     """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share of
     the steps, or of the `seconds` of a run that is bound by time.
 
@@ -74,13 +74,14 @@ class Progress:
 class Trainer(Generic[Model]):
     """Trains `model` towards lower `loss`; `average` is the exponential moving average of its weights."""
 
-    def __init__(self, model: Model, plan: Plan, folder: Path, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, model: Model, schedule: Schedule, folder: Path, checkpoint: Checkpoint | None = None) -> None:
         self.model = model
-        self.plan = plan
+        self.schedule = schedule
         self.folder = folder
+        self.started = time.monotonic()
         self.checkpoint = checkpoint or FullCheckpoint()
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimisers = _optimisers(model, plan)
+        self.optimisers = _optimisers(model, schedule)
         self.step = 0
         self.first_step = 0  # of these optimisers, which warm up
         self.samples = 0
@@ -89,25 +90,25 @@ class Trainer(Generic[Model]):
 
     def run(self, loss: Loss) -> Iterator[Progress]:
         """Train to the end of the plan or of its time, one progress line every `log_every` steps; saves at the end."""
-        started, begun, seen, total = time.monotonic(), time.monotonic(), 0, torch.zeros(())
-        while (done := self._done(started)) < 1:
-            value, samples = self._advance(loss, self.plan.rate_at(self.step - self.first_step, done))
+        begun, seen, total = time.monotonic(), 0, torch.zeros(())
+        while (done := self._done()) < 1:
+            value, samples = self._advance(loss, self.schedule.rate_at(self.step - self.first_step, done))
             seen, total = seen + samples, total.to(value.device) + value  # no waiting for the device at every step
-            if self.step % self.plan.log_every == 0:
-                mean = float(total) / self.plan.log_every
+            if self.step % self.schedule.log_every == 0:
+                mean = float(total) / self.schedule.log_every
                 progress = Progress(self.step, done, mean, self.samples, seen / (time.monotonic() - begun))
                 self._log(progress)
                 yield progress
                 begun, seen, total = time.monotonic(), 0, torch.zeros(())
-            if self.step % self.plan.checkpoint_every == 0:
+            if self.step % self.schedule.checkpoint_every == 0:
                 self.save()
         self.save()
 
-    def _done(self, started: float) -> float:
+    def _done(self) -> float:
         """Which share of the run lies behind; all processes agree on it."""
-        done = self.step / self.plan.steps
-        if self.plan.seconds is not None:
-            agreed = torch.tensor((time.monotonic() - started) / self.plan.seconds)
+        done = self.step / self.schedule.steps
+        if self.schedule.seconds is not None:
+            agreed = torch.tensor((time.monotonic() - self.started) / self.schedule.seconds)
             if dist.is_initialized():
                 dist.broadcast(agreed, 0)
             done = max(done, float(agreed))
@@ -120,7 +121,7 @@ class Trainer(Generic[Model]):
         value, samples = loss(self.step)
         value.backward()
         samples *= _average_gradients(self.model)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -131,7 +132,7 @@ class Trainer(Generic[Model]):
 
     def _update_average(self) -> None:
         """EMA with a short memory at first, so that the start is forgotten quickly."""
-        decay = min(self.plan.ema, (self.step + 1) / (self.step + 10))
+        decay = min(self.schedule.ema, (self.step + 1) / (self.step + 10))
         averages = [average.detach() for average in self.average.parameters()]
         torch._foreach_lerp_(averages, [weight.detach() for weight in self.model.parameters()], 1 - decay)
 
@@ -170,7 +171,7 @@ class FullCheckpoint:
         path = trainer.folder / self.NAME
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         trainer.model.load_state_dict(state["model"])
         trainer.average.load_state_dict(state["average"])
         for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
@@ -178,14 +179,18 @@ class FullCheckpoint:
         trainer.step, trainer.samples = state["step"], state["samples"]
 
 
-def _optimisers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    inside = [p for name, p in model.named_parameters() if plan.muon and "blocks" in name and p.ndim == 2]
+def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    inside = [p for name, p in model.named_parameters() if schedule.muon and "blocks" in name and p.ndim == 2]
     chosen = {id(p) for p in inside}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    adam = torch.optim.AdamW(others, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True)
+    adam = torch.optim.AdamW(
+        others, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+    )
     if not inside:
         return [adam]
-    muon = torch.optim.Muon(inside, lr=plan.rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(
+        inside, lr=schedule.rate, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
     return [adam, muon]
 
 

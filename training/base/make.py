@@ -9,14 +9,17 @@ import torch
 import typer
 from diffusers import AutoencoderKLFlux2
 
-from training.base.architecture import RECIPES, new_vae
+from infra.cli import Sentences
+from training.base.architecture import RECIPES, RecipeName, new_vae
 from training.base.blockpca import start_decoder, write_encoder
 from training.base.export import export_base
-from training.base.loop import Plan, Trainer, generator_for
+from training.base.loop import Schedule, Trainer, generator_for
 from training.base.session import Order, train
 from training.base.vae import decoder_loss, draw_images, reconstruction_psnr
 
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    cls=Sentences, help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 Run = Annotated[Path, typer.Argument(help="Folder of this run: checkpoints and log. The same folder resumes.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights and data.")]
@@ -33,7 +36,7 @@ def vae(
 ) -> None:
     """Write the encoder, then train the decoder. The transformer can train as soon as the encoder is there."""
     model = _written_vae(run / "vae", seed).to(device)
-    trainer = Trainer(model.decoder, Plan(steps=steps, rate=1.5e-3, ema=0.998), run / "decoder")
+    trainer = Trainer(model.decoder, Schedule(steps=steps, rate=1.5e-3, ema=0.998), run / "decoder")
     for progress in trainer.run(decoder_loss(model, batch, seed)):
         typer.echo(progress.line())
     model.decoder.load_state_dict(trainer.average.state_dict())
@@ -56,7 +59,7 @@ def _written_vae(folder: Path, seed: int) -> AutoencoderKLFlux2:
 def transformer(
     run: Run,
     steps: int = 6000,
-    recipe: Annotated[str, typer.Option(help=f"Size and diet: {', '.join(RECIPES)}.")] = "cpu",
+    recipe: Annotated[RecipeName, typer.Option(help="Size and diet.")] = "cpu",
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, the rate falling to zero by then.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -67,8 +70,6 @@ def transformer(
 
     RUN/transformer/log.html shows the loss, the curve of every family, and samples.
     """
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"There is no recipe {recipe}. Known: {', '.join(RECIPES)}.")
     train(
         Order(
             folder=run / "transformer",
@@ -88,7 +89,7 @@ def transformer(
 def export(
     run: Run,
     folder: Annotated[Path, typer.Argument(help="Where the base goes.")],
-    recipe: Annotated[str, typer.Option(help="The one it was trained with.")] = "cpu",
+    recipe: Annotated[RecipeName, typer.Option(help="The one it was trained with.")] = "cpu",
 ) -> None:
     """Write the run's averaged weights as a diffusers folder."""
     export_base(run, folder, RECIPES[recipe])

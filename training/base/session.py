@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from diffusers import AutoencoderKLFlux2
 from torch import nn
 
+from infra.errors import UsageError
 from pipelines.transfer import Editor
 from pipelines.transfer.flux2 import Flux2
 from training import evaluation
@@ -21,7 +23,7 @@ from training.base.blockpca import LinearEncoder
 from training.base.export import STEPS
 from training.base.heads import PairReader, Preview
 from training.base.look import look, table
-from training.base.loop import Checkpoint, FullCheckpoint, Plan, Progress, Trainer, generator_for, process
+from training.base.loop import Checkpoint, FullCheckpoint, Progress, Schedule, Trainer, generator_for, process
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images
 from training.scenes import COMPOSITIONS, FAMILIES
@@ -64,6 +66,8 @@ def train(order: Order) -> None:
 
 
 def _train_together(rank: int, order: Order, meeting: str) -> None:
+    # Sent when the parent dies; the background jobs of a shell would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # two threads in each of two processes would wait for each other at every kernel
     torch.set_float32_matmul_precision("high")
     dist.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=order.processes)
@@ -88,6 +92,7 @@ class Session:
     """A transformer of a recipe, its trainer, and the loss it learns from."""
 
     def __init__(self, order: Order) -> None:
+        _check(order)
         self.order, recipe, device = order, order.recipe, torch.device(order.device)
         transformer = new_transformer(recipe, order.seed).to(device)
         if device.type == "cpu":  # its flash kernel is slow to differentiate on sequences this short
@@ -99,12 +104,13 @@ class Session:
         preview = Preview(recipe.heads * HEAD, self.family.channels).to(device)
         heads = nn.ModuleDict({"reader": reader, "preview": preview})
         trained = nn.ModuleDict({"transformer": transformer, "heads": heads})
-        self.trainer = Trainer(trained, _plan(order), order.folder, order.checkpoint)
+        self.trainer = Trainer(trained, _schedule(order), order.folder, order.checkpoint)
         images = draw_images(FITTED, generator_for(order.seed + 3, 0, device))
         encode = LinearEncoder(torch.no_grad()(self.family.encode), images, self.family.multiple)
         seed = order.seed + SEED_OF_PROCESS * process()
         self.loss = TransferLoss(self.family, reader, preview, encode, recipe, seed)
         if order.compiled:
+            torch._dynamo.config.suppress_errors = True  # on a machine lent for minutes, slow is better than nothing
             transformer.compile(dynamic=False)
 
     def tell(self, progress: Progress) -> None:
@@ -116,12 +122,12 @@ class Session:
 
     def drawing_share(self, progress: Progress) -> float:
         """Time to render and encode a batch, as a share of the time of a whole step."""
-        started = time.monotonic()
-        for step in range(DRAWS):
-            drawn = self.loss.draw(step, generator_for(0, step, self.family.device))
+        started, together = time.monotonic(), self.order.recipe.drawn_together
+        for index in range(DRAWS):
+            drawn = self.loss.draw(index * together)
             drawn.truth.sum().item()  # wait for the device
         one_step = self.order.processes * self.order.recipe.batch / progress.samples_per_second
-        return (time.monotonic() - started) / DRAWS / one_step
+        return (time.monotonic() - started) / (DRAWS * together) / one_step
 
     def look(self) -> list[evaluation.Row]:
         """Score the averaged weights, print the table, renew the pages."""
@@ -143,9 +149,21 @@ class Session:
         )
 
 
-def _plan(order: Order) -> Plan:
+def _check(order: Order) -> None:
+    if order.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("torch finds no GPU on this machine. Use --device cpu.")
+    if order.device == "cuda" and order.processes > 1:
+        raise UsageError("Several processes train on a CPU only. Leave out --processes.")
+    if not (order.vae / "config.json").exists():
+        raise UsageError(
+            f"There is no autoencoder in {order.vae}. Make it first:"
+            f" python -m training.base.make vae {order.vae.parent}"
+        )
+
+
+def _schedule(order: Order) -> Schedule:
     recipe = order.recipe
-    return Plan(
+    return Schedule(
         steps=order.steps,
         rate=recipe.rate,
         seconds=order.seconds,

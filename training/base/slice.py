@@ -1,82 +1,109 @@
 """Train for some minutes from a small checkpoint and leave a small one: for machines that are lent for minutes.
 
-    python -m training.base.slice FOLDER --minutes 9 --device cuda
+    python -m training.base.slice FOLDER --minutes 7.5 --device cuda
 
-Needs a checkout with torch, diffusers, peft and safetensors, and no network. The first slice starts anew; each later
-one goes on from what the last left in FOLDER: the transformer's weights as bfloat16 in files of 14 MB at most, without
-the optimiser's state, which warms up again in seconds. The last slice is run with --cool: the rate falls to zero, and
-`--export BASE` writes a base that everything else loads. Every slice ends with the table of all families.
+Needs a checkout, torch, diffusers, peft, safetensors, numpy, pillow and jinja2, and no network. The first slice starts
+anew; each later one goes on from what the last left in FOLDER: seven files, the weights among them as bfloat16 in parts
+of 14 MB at most, without the optimiser's state, which warms up again in seconds. The last slice is run with --cool: the
+rate falls to zero, and `--export BASE` writes a base that everything else loads. Every slice ends with the table of all
+families. A slice that is killed leaves what it had at its last checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import sys
-import time
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from infra.errors import EditTransferError, UsageError
 from pipelines.transfer.bases import BUNDLED
 from training.base.architecture import RECIPES
-from training.base.export import SHARD, write_base
+from training.base.export import write_base
 from training.base.loop import Trainer
-from training.base.session import Order, Session, say
+from training.base.session import Order, Session
 
-STATE = "slice.json"
-HEADS = "heads.safetensors"
+PART_BYTES = 14_000_000
+PART = "weights-{}.safetensors"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """One slice, from the command line."""
-    options, started = _parse(arguments), time.monotonic()
+    """One slice, from the command line. What takes longest to make is written first."""
+    options = _parse(arguments)
     session = Session(_order(options))
     for progress in session.trainer.run(session.loss):
         session.tell(progress)
-    session.look()
     if options.export:
-        vae = AutoencoderKLFlux2.from_pretrained(options.vae)
-        write_base(session.trainer.average["transformer"], vae, options.export, session.order.recipe)
-    say(f"{time.monotonic() - started:.0f} s in all")
+        average = copy.deepcopy(session.trainer.average["transformer"]).cpu()
+        write_base(average, session.family.vae.cpu(), options.export, session.order.recipe)
+        session.family.vae.to(options.device)
+    session.look()
 
 
 class SmallCheckpoint:
-    """The weights as bfloat16, in files of 14 MB at most; the average and the optimisers start anew."""
+    """The weights as bfloat16 in parts; the average and the optimisers start anew."""
+
+    def __init__(self, recipe: str) -> None:
+        self.recipe = recipe
 
     def save(self, trainer: Trainer[nn.ModuleDict]) -> None:
-        """The file that says how far they are comes last."""
-        transformer, heads = trainer.model["transformer"], trainer.model["heads"]
-        copy = Flux2Transformer2DModel.from_config(transformer.config)
-        copy.load_state_dict(transformer.state_dict())
-        copy.to(torch.bfloat16).save_pretrained(trainer.folder, max_shard_size=SHARD)
-        save_file(
-            {name: weight.to("cpu", torch.bfloat16) for name, weight in heads.state_dict().items()},
-            trainer.folder / HEADS,
-        )
-        (trainer.folder / STATE).write_text(json.dumps({"step": trainer.step, "samples": trainer.samples}) + "\n")
+        """All parts lie beside the old ones before the first of these is replaced."""
+        parts = _split({name: w.to("cpu", torch.bfloat16) for name, w in trainer.model.state_dict().items()})
+        told = {"recipe": self.recipe, "step": str(trainer.step), "samples": str(trainer.samples)}
+        for index, part in enumerate(parts):
+            save_file(part, trainer.folder / f"{PART.format(index)}.partial", told | {"parts": str(len(parts))})
+        for index in range(len(parts)):
+            (trainer.folder / f"{PART.format(index)}.partial").replace(trainer.folder / PART.format(index))
 
     def load(self, trainer: Trainer[nn.ModuleDict]) -> None:
-        """Nothing happens where no slice was trained yet."""
-        if not (trainer.folder / STATE).exists():
+        """Nothing happens where no slice was trained yet.
+
+        Raises:
+            UsageError: the parts are of different steps, or of another recipe.
+        """
+        first = trainer.folder / PART.format(0)
+        if not first.exists():
             return
-        state = json.loads((trainer.folder / STATE).read_text())
-        weights = Flux2Transformer2DModel.from_pretrained(trainer.folder).state_dict()
-        heads = load_file(trainer.folder / HEADS)
-        for trained in (trainer.model, trainer.average):
-            trained["transformer"].load_state_dict(weights)
-            trained["heads"].load_state_dict(heads)
-        trainer.step = trainer.first_step = state["step"]
-        trainer.samples = state["samples"]
+        told = _told(first)
+        paths = [trainer.folder / PART.format(index) for index in range(int(told["parts"]))]
+        if told["recipe"] != self.recipe or any(not path.exists() or _told(path) != told for path in paths):
+            raise UsageError(
+                f"The weights in {trainer.folder} do not go on with the recipe {self.recipe}: they were left by"
+                f" {told['recipe']}, or some parts are missing. Use another folder, or the same recipe and all parts."
+            )
+        weights = {name: weight for path in paths for name, weight in load_file(path).items()}
+        trainer.model.load_state_dict(weights)
+        trainer.average.load_state_dict(weights)
+        trainer.step = trainer.first_step = int(told["step"])
+        trainer.samples = int(told["samples"])
+
+
+def _told(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def _split(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The weights in order, in as few parts as `PART_BYTES` allows."""
+    parts: list[dict[str, Tensor]] = [{}]
+    for name, weight in weights.items():
+        if parts[-1] and sum(w.nbytes for w in parts[-1].values()) + weight.nbytes > PART_BYTES:
+            parts.append({})
+        parts[-1][name] = weight
+    return parts
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="checkpoint, log and samples; resumed if there is one")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training, compilation included")
+    parser.add_argument("folder", type=Path, help="weights, log and samples; resumed if there are some")
+    parser.add_argument(
+        "--minutes", type=float, default=7.5, help="of training, compilation included; start and table take one more"
+    )
     parser.add_argument("--recipe", choices=RECIPES, default="gpu")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae", type=Path, default=BUNDLED / "vae", help="folder of the autoencoder")
@@ -94,7 +121,7 @@ def _order(options: argparse.Namespace) -> Order:
         recipe=RECIPES[options.recipe],
         seconds=options.minutes * 60,
         cooldown=0.5 if options.cool else 0.0,
-        checkpoint=SmallCheckpoint(),
+        checkpoint=SmallCheckpoint(options.recipe),
         seed=options.seed,
         device=options.device,
         compiled=not options.eager,
@@ -103,4 +130,7 @@ def _order(options: argparse.Namespace) -> Order:
 
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except EditTransferError as error:
+        sys.exit(f"Error: {error}")

@@ -18,6 +18,7 @@ from training.base.loop import generator_for
 
 ALL_NOISE = 0.7  # share of tuples at t = 1, where the edit is decided; the others have a logit-normal level
 FIRST_GRIDS = 0.7  # share of steps with the first set of panel shapes
+SEED_OF_SCENES = 500_009  # apart from that of the noise
 READING_WEIGHT = 0.5  # of the auxiliary head's loss
 
 
@@ -40,19 +41,30 @@ class TransferLoss:
         self.encode = encode
         self.recipe = recipe
         self.seed = seed
+        self._drawn: tuple[int, Batch] | None = None
 
     def __call__(self, step: int) -> tuple[Tensor, int]:
         """Loss of a step, and how many tuples it covers."""
-        generator = generator_for(self.seed, step, self.family.device)
-        batch = self.draw(step, generator)
+        batch, generator = self.draw(step), generator_for(self.seed, step, self.family.device)
         with torch.autocast(self.family.device.type, torch.bfloat16):
             return self._loss_of(batch, generator), len(batch)
 
+    def draw(self, step: int) -> Batch:
+        """The batch of a step. Some steps are drawn together: a GPU waits for launches, however small they are."""
+        together = self.recipe.drawn_together
+        chunk, place = divmod(step, together)
+        if self._drawn is None or self._drawn[0] != chunk:
+            self._drawn = (chunk, self._draw_chunk(chunk))
+        return self._drawn[1].every(together, place)
+
     @torch.no_grad()
-    def draw(self, step: int, generator: torch.Generator) -> Batch:
-        """The batch of a step: render scenes and encode them."""
-        grids = _draw_grids(self.recipe, generator_for(self.seed, step, torch.device("cpu")))
-        return draw_batch(self.recipe.shares, self.encode, grids, self.family.multiple, generator)
+    def _draw_chunk(self, chunk: int) -> Batch:
+        """Render and encode the scenes of some steps; families keep their shares in each of them."""
+        seed, recipe = self.seed + SEED_OF_SCENES, self.recipe
+        shares = {name: count * recipe.drawn_together for name, count in recipe.shares.items()}
+        grids = _draw_grids(recipe, generator_for(seed, chunk, torch.device("cpu")))
+        generator = generator_for(seed + 1, chunk, self.family.device)
+        return draw_batch(shares, self.encode, grids, self.family.multiple, generator)
 
     def _loss_of(self, batch: Batch, generator: torch.Generator) -> Tensor:
         family, plan = self.family, layout([(batch.pair_grid, batch.pair_grid)], batch.query_grid, "prefix")
@@ -63,7 +75,7 @@ class TransferLoss:
         t = noise_levels[:, None, None]
         velocity = family.run_result((1 - t) * batch.truth + t * noise, plan.result, noise_levels, [pair, query])
         error = (velocity.float() - (noise - batch.truth)).square().mean(2) + self.preview(query, batch.truth)
-        reading = self.reader(pair, batch.family, batch.parameters)
+        reading = self.reader(pair, batch.edit, batch.parameters)
         return (error * _importance(batch.query, batch.truth)).mean() + READING_WEIGHT * reading
 
 

@@ -18,7 +18,7 @@ from infra import store
 from training.evaluation.cases import QUERIES
 from training.evaluation.outcome import Outcome
 from training.evaluation.plan import GROUPS, SPLITS, group_of
-from training.evaluation.scores import tenths
+from training.evaluation.scores import percent, tenths
 from training.evaluation.sheet import COLUMNS, Sheet
 from training.evaluation.suite import Row, to_image
 
@@ -53,7 +53,7 @@ def _environment() -> Environment:
     )
     environment.filters["db"] = tenths
     environment.filters["similarity"] = lambda value: "n/a" if math.isnan(value) else f"{value:.2f}"
-    environment.filters["percent"] = lambda value: f"{value:.0%}"
+    environment.filters["percent"] = percent
     return environment
 
 

@@ -24,6 +24,10 @@ DEVICES = ("cpu", "cuda")
 def make_room(*files: Path | None) -> None:
     """Make the folders of files to come, before minutes are spent; raises `OutputError`."""
     for file in filter(None, files):
+        if file.is_dir() or file.suffix not in (".png", ".html"):
+            raise OutputError(
+                f"{file} cannot be written: give the name of a .png for the sheet, of a .html for the report."
+            )
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

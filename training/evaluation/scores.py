@@ -27,7 +27,8 @@ class Scores:
         `changed_margin` is right minus wrong there.
     rest, rest_ssim: the same where it does not.
     recovered: share of results nearest to the truth of the demonstrated parameters among all alternatives, by squared
-        error; `recovered_wrong` the same for results with the wrong pair, `chance` that of guessing.
+        error; `recovered_wrong` the same for results with the wrong pair, `chance` that of guessing, NaN in the split
+        where the right parameters are drawn unlike the others.
     """
 
     cases: int
@@ -75,6 +76,11 @@ def score(case: Case, right: Tensor, wrong: Tensor) -> dict[str, float]:
 def oracle(alternatives: Tensor) -> float:
     """PSNR of the alternative nearest to the first of them, (K, 3, H, W), itself left out."""
     return max(psnr(other, alternatives[0]) for other in alternatives[1:])
+
+
+def percent(share: float) -> str:
+    """As people read it; n/a for NaN."""
+    return "n/a" if math.isnan(share) else f"{share:.0%}"
 
 
 def tenths(value: float) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from training.evaluation.outcome import Outcome
 from training.evaluation.plan import Plan
-from training.evaluation.scores import tenths
+from training.evaluation.scores import percent, tenths
 from training.evaluation.suite import Row, Shown
 
 DECIBELS = ("right", "wrong", "margin", "copy", "oracle", "changed", "rest")
@@ -77,7 +77,7 @@ def _by_scores(columns: list[list[Row]]) -> Table:
         table.add_column(column, justify="right")
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         decibels = [tenths(getattr(row.scores, column)) for column in DECIBELS]
-        recovered = f"{row.scores.recovered:.0%} / {row.scores.chance:.0%}"
+        recovered = f"{percent(row.scores.recovered)} / {percent(row.scores.chance)}"
         table.add_row(row.family, *decibels, recovered, end_section=after is not None and after.group != row.group)
     return table
 
@@ -92,7 +92,7 @@ def _by_steps(columns: list[list[Row]]) -> Table:
     for of_family in zip(*columns, strict=True):
         right = [tenths(row.scores.right) for row in of_family]
         recovered = [f"{row.scores.recovered:.0%}" for row in of_family]
-        table.add_row(of_family[0].family, *right, *recovered, f"{of_family[0].scores.chance:.0%}")
+        table.add_row(of_family[0].family, *right, *recovered, percent(of_family[0].scores.chance))
     return table
 
 

@@ -6,8 +6,9 @@ same object and family of edit, other parameters. A model that ignores the pair 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pipelines.transfer import Editor
 from training.evaluation.cases import Case, Trial, draw_trials
-from training.evaluation.plan import Plan, group_of
+from training.evaluation.plan import SPLITS, Plan, group_of
 from training.evaluation.scores import Scores, mean, score
 
 
@@ -57,7 +58,10 @@ def evaluate_scenes(editor: Editor, plan: Plan, shown: Callable[[Shown], None] =
             for case, (right, wrong) in zip(trial, results[plan.steps[0]], strict=True):
                 shown(Shown(split=split, family=family, case=case, right=right, wrong=wrong))
         for steps, rows in scored.items():
-            yield Row(split=split, family=family, group=group_of(family), steps=steps, scores=mean(rows))
+            scores = mean(rows)
+            if SPLITS[split].held_out_parameters:
+                scores = replace(scores, chance=math.nan)
+            yield Row(split=split, family=family, group=group_of(family), steps=steps, scores=scores)
 
 
 def _edit_trial(

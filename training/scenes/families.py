@@ -23,8 +23,9 @@ PHOTO_SHARE = 0.4  # of the scenes of families that also make sense on photograp
 class Family:
     """One kind of edit. `apply(scene, parameters)` takes (B, dims) in [0, 1] and returns the edited scenes.
 
-    `choices` is the number of values of a discrete parameter; such a family has no held-out band. `circular` says that
-    the first parameter goes round: 0 and 1 are the same. `subjects` names the classes it makes sense on.
+    `choices` is the number of values of a discrete parameter; such a family has no held-out band, others have one in
+    the `banded` dimensions. `circular` dimensions go round: 0 and 1 are the same. `subjects` names the classes it makes
+    sense on.
     """
 
     name: str
@@ -33,7 +34,8 @@ class Family:
     subjects: str = "products"
     on_photos: bool = False
     patched: bool = False
-    circular: bool = False
+    circular: tuple[int, ...] = ()
+    banded: tuple[int, ...] = (0,)
     choices: int | None = None
     band: tuple[float, float] = HELD_OUT_BAND
 
@@ -43,12 +45,12 @@ def _named(*families: Family) -> dict[str, Family]:
 
 
 _TRAINED = _named(
-    Family("background", 4, edits.background, circular=True),
+    Family("background", 4, edits.background, circular=(0,)),
     Family("tone", 4, edits.tone, on_photos=True),
-    Family("recolour", 3, edits.recolour, circular=True),
+    Family("recolour", 3, edits.recolour, circular=(0,)),
     Family("add", 5, edits.add),
     Family("remove", 1, edits.remove, patched=True, choices=len(edits.SITES)),
-    Family("translate", 2, edits.translate, circular=True),
+    Family("translate", 2, edits.translate, circular=(0,)),
     Family("rotate", 1, edits.rotate),
     Family("scale", 1, edits.scale),
     Family("mirror", 1, edits.mirror, choices=4),
@@ -65,7 +67,13 @@ def _compose(first: str, second: str) -> Family:
     def apply(scene: Scene, p: Tensor) -> Scene:
         return b.apply(a.apply(scene, p[:, : a.dims]), p[:, a.dims :])
 
-    return Family(f"{first}+{second}", a.dims + b.dims, apply, circular=a.circular)
+    return Family(
+        f"{first}+{second}",
+        a.dims + b.dims,
+        apply,
+        circular=a.circular + tuple(a.dims + dim for dim in b.circular),
+        banded=a.banded + tuple(a.dims + dim for dim in b.banded),
+    )
 
 
 FAMILIES = _TRAINED
@@ -88,25 +96,23 @@ EVERY_FAMILY = FAMILIES | COMPOSITIONS | UNSEEN_COMPOSITIONS | RESERVED
 
 
 def draw_parameters(family: Family, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-    """(count, dims) in [0, 1]; the first lies inside the held-out band, or outside it."""
+    """(count, dims) in [0, 1]; the banded dimensions lie inside the held-out band, or outside it."""
     p = torch.rand(count, family.dims, generator=generator, device=generator.device)
     if family.choices:
         return (p * family.choices).floor() / (family.choices - 1)
     low, high = family.band
-    if held_out:
-        p[:, 0] = low + p[:, 0] * (high - low)
-    else:
-        outside = p[:, 0] * (1 - (high - low))
-        p[:, 0] = torch.where(outside < low, outside, outside + (high - low))
+    for dim in family.banded:
+        outside = p[:, dim] * (1 - (high - low))
+        outside = torch.where(outside < low, outside, outside + (high - low))
+        p[:, dim] = low + p[:, dim] * (high - low) if held_out else outside
     return p
 
 
 def parameter_distance(family: Family, a: Tensor, b: Tensor) -> Tensor:
     """The largest difference of two parameter vectors (..., dims) in any dimension; the short way round a circle."""
     difference = (a - b).abs()
-    if family.circular:
-        first = difference[..., :1]
-        difference = torch.cat([torch.minimum(first, 1 - first), difference[..., 1:]], -1)
+    for dim in family.circular:
+        difference[..., dim] = torch.minimum(difference[..., dim], 1 - difference[..., dim])
     return difference.amax(-1)
 
 

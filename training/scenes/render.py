@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.scenes.scene import OWN_COLOURS, Scene
+from training.scenes.scene import OWN_COLOURS, Scene, determinant
 
 _LUMA = (0.299, 0.587, 0.114)
 _SWIRL_REACH = 0.35  # squared distance at which a swirl has fallen to 1/e
@@ -50,7 +50,7 @@ def _warp(local: Tensor, scene: Scene) -> Tensor:
 
 
 def _scale_of(pose: Tensor) -> Tensor:
-    return torch.linalg.det(pose[:, :, :2]).abs().rsqrt()
+    return determinant(pose).abs().rsqrt()
 
 
 def _draw_backdrop(scene: Scene, points: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Scene:
     @property
     def handedness(self) -> Tensor:
         """(B,) 1, or -1 where the object is drawn mirrored: left in the picture is then right on the object."""
-        return torch.linalg.det(self.pose[:, :, :2]).sign()
+        return determinant(self.pose).sign()
 
 
 def join_scenes(scenes: Sequence[Scene]) -> Scene:
@@ -73,6 +73,11 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
     k = (offsets + hue.unsqueeze(-1) * 6) % 6
     ramp = torch.minimum(k, 4 - k).clamp(0, 1)
     return value.unsqueeze(-1) * (1 - saturation.unsqueeze(-1) * ramp)
+
+
+def determinant(pose: Tensor) -> Tensor:
+    """(B,) of the linear part of a map (B, 2, 3); written out, as a factorisation is slow for 2x2."""
+    return pose[:, 0, 0] * pose[:, 1, 1] - pose[:, 0, 1] * pose[:, 1, 0]
 
 
 def affine(turn: Tensor, shift: Tensor) -> Tensor:
