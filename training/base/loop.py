@@ -91,7 +91,7 @@ class Trainer(Generic[Model]):
     def run(self, loss: Loss) -> Iterator[Progress]:
         """Train to the end of the plan or of its time, one progress line every `log_every` steps; saves at the end."""
         begun, seen, total = time.monotonic(), 0, torch.zeros(())
-        while (done := self._done()) < 1:
+        while (done := self._done()) < 1 or self.step == self.first_step:  # a slice takes at least one step
             value, samples = self._advance(loss, self.schedule.rate_at(self.step - self.first_step, done))
             seen, total = seen + samples, total.to(value.device) + value  # no waiting for the device at every step
             if self.step % self.schedule.log_every == 0:
