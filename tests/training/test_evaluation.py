@@ -190,6 +190,8 @@ def test_panels_and_steps_follow_the_base(tiny_base):
     assert Plan(size=128, steps=(1, 4)).fit(editor) == Plan(size=128, steps=(1, 4))
     with pytest.raises(UsageError, match="--size 64"):
         Plan(size=70).fit(editor)
+    with pytest.raises(UsageError, match="2048 at most"):
+        Plan(size=4096).fit(editor)
 
 
 def test_a_base_is_scored_at_its_own_size_and_every_number_of_steps(tiny_base):

@@ -92,7 +92,7 @@ class Plan:
         """The same plan with steps and panels that suit the base.
 
         Raises:
-            UsageError: the size is not a multiple of the base's token.
+            UsageError: the size is not a multiple of the base's token, or larger than the base takes.
         """
         steps = self.steps or (editor.default_steps,)
         return replace(self, steps=steps, size=_panel_side(self.size, editor.family.multiple, editor.max_area))
@@ -117,4 +117,6 @@ def _panel_side(asked: int | None, multiple: int, max_area: int) -> int:
         raise UsageError(
             f"Panels of {asked} pixels do not fit this base: its tokens are {multiple} pixels wide. Use --size {near}."
         )
+    if asked * asked > max_area:  # the Editor would shrink them, and the report tell another size than was measured
+        raise UsageError(f"Panels of {asked} pixels are larger than this base takes: {math.isqrt(max_area)} at most.")
     return asked
