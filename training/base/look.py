@@ -86,7 +86,7 @@ def table(rows: Sequence[Row]) -> str:
         f"{'family':22}{'right':>8}{'wrong':>8}{'margin':>8}{'changed':>9}{'rest':>7}{'recovered':>11}{'chance':>8}"
     ]
     lines += [
-        f"{row.family:22}{s.right:8.1f}{s.wrong:8.1f}{s.changed_margin:8.1f}{s.changed:9.1f}{s.rest:7.1f}"
+        f"{row.family:22}{s.right:8.1f}{s.wrong:8.1f}{s.margin:8.1f}{s.changed:9.1f}{s.rest:7.1f}"
         f"{s.recovered:11.0%}{s.chance:8.0%}"
         for row in rows
         for s in (row.scores,)
