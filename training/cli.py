@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from training.pairs.cli import pairs_app
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command(rich_help_panel="Measure")(evaluate)
+    app.add_typer(pairs_app, name="pairs", rich_help_panel="Train")
 
 
 def evaluate(

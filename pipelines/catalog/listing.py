@@ -4,7 +4,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -164,21 +164,28 @@ def _table(uri: str) -> Catalog:
 
 def _table_rows(uri: str) -> list[tuple[str | None, str | None]]:
     """(uri, relative_path) of every row, None or empty where a row has none."""
+    columns = read_table(uri, TEXT_COLUMNS, needed=("uri",))
+    return list(zip(columns["uri"], columns.get("relative_path") or [None] * len(columns["uri"]), strict=True))
+
+
+def read_table(uri: str, names: Sequence[str], needed: Sequence[str]) -> dict[str, list[str | None]]:
+    """Those of the named columns of text that a Parquet or CSV table has. Raises CatalogError, NotInStore."""
     import pyarrow as pa
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
     data = io.BytesIO(store.read(uri))
-    as_text = csv.ConvertOptions(column_types={name: pa.string() for name in TEXT_COLUMNS})  # `001` is no number
+    as_text = csv.ConvertOptions(column_types={name: pa.string() for name in names})  # `001` is no number
     try:
         table = csv.read_csv(data, convert_options=as_text) if uri.lower().endswith(".csv") else pq.read_table(data)
-        columns = {name: _text(table, name) for name in TEXT_COLUMNS if name in table.column_names}
+        columns = {name: _text(table, name) for name in names if name in table.column_names}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = str(error).strip("'\"").splitlines()[0]
         raise CatalogError(f"{uri}: this table cannot be read ({reason}). A CSV file must be UTF-8.") from None
-    if "uri" not in columns:
-        raise CatalogError(f"{uri}: the table needs a column `uri`; it has {', '.join(table.column_names)}.")
-    return list(zip(columns["uri"], columns.get("relative_path") or [None] * len(table), strict=True))
+    missing = " and ".join(f"`{name}`" for name in needed if name not in columns)
+    if missing:
+        raise CatalogError(f"{uri}: the table needs a column {missing}; it has {', '.join(table.column_names)}.")
+    return columns
 
 
 def _text(table: "pa.Table", name: str) -> list[str | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,28 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from infra.errors import PairError
-from pipelines.transfer import adapters, bases
-from pipelines.transfer.attention import Segment, join
+from pipelines.transfer import adapters, bases, passes
 from pipelines.transfer.flux2 import Flux2
-from pipelines.transfer.layout import Attention, Grid, Layout, layout, working_size
-from pipelines.transfer.sampler import Velocity, denoise, draw_noise
+from pipelines.transfer.layout import Attention, Grid, layout, working_size
+from pipelines.transfer.passes import Prefix
+from pipelines.transfer.sampler import denoise, draw_noise
 
 Pair = tuple[Image.Image, Image.Image]
 FRAMING_TOLERANCE = 0.05  # by how much the proportions of before and after may differ
 FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round differently from batch to batch
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What an editor remembers of some pairs, in the order given.
-
-    `segment` holds their keys and values (prefix attention), or `tokens` their clean latents, (1, S, C) each, before
-    and after in turn (full attention, which has to run them again with every query).
-    """
-
-    grids: tuple[tuple[Grid, Grid], ...]
-    segment: Segment | None = None
-    tokens: tuple[Tensor, ...] = ()
 
 
 class Editor:
@@ -136,17 +122,10 @@ class Editor:
             raise PairError("There is no pair to learn the edit from. Give at least one before and after image.")
         for before, after in pairs:
             check_framing(before, after)
-        working = [(self._fit(before), self._fit(after)) for before, after in pairs]
-        grids = tuple((self._grid(before), self._grid(after)) for before, after in working)
-        tokens = [self.family.encode(_to_tensor([image])) for pair in working for image in pair]
-        if self.attention == "full":
-            return Prefix(grids, tokens=tuple(tokens))
-        plan = layout(grids, grids[0][0], self.attention)
-        segments = [
-            self.family.run_clean(torch.cat([before, after], 1), panels)
-            for before, after, panels in zip(tokens[::2], tokens[1::2], plan.pairs, strict=True)
-        ]
-        return Prefix(grids, segment=join(segments))
+        working = [(self.fit(before), self.fit(after)) for before, after in pairs]
+        grids = tuple((self.grid(before), self.grid(after)) for before, after in working)
+        tokens = [self.family.encode(to_tensor([image])) for pair in working for image in pair]
+        return passes.remember(self.family, list(zip(tokens[::2], tokens[1::2], strict=True)), grids, self.attention)
 
     @torch.inference_mode()
     def edit(
@@ -168,7 +147,7 @@ class Editor:
         steps = self.default_steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
-        working = [self._fit(query) for query in queries]
+        working = [self.fit(query) for query in queries]
         results: dict[int, Image.Image] = {}
         for grid, indices in self._batches(working):
             images = self._edit_batch([working[i] for i in indices], grid, prefix, [seeds[i] for i in indices], steps)
@@ -182,7 +161,7 @@ class Editor:
         """Indices of images that go through the model together: equal grids, `batch_size` at most."""
         by_grid: dict[Grid, list[int]] = defaultdict(list)
         for index, image in enumerate(working):
-            by_grid[self._grid(image)].append(index)
+            by_grid[self.grid(image)].append(index)
         sizes = {grid: self.batch_size if grid[0] * grid[1] >= FEW_TOKENS else 1 for grid in by_grid}
         return [
             (grid, indices[start : start + sizes[grid]])
@@ -194,28 +173,18 @@ class Editor:
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
     ) -> list[Image.Image]:
         plan = layout(prefix.grids, grid, self.attention)
-        velocity = self._velocity(self.family.encode(_to_tensor(images)), prefix, plan)
+        velocity = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
         tokens = denoise(velocity, noise, self.family.sigmas(steps, plan.result.tokens))
-        return _to_images(self.family.decode(tokens, grid))
+        return to_images(self.family.decode(tokens, grid))
 
-    def _velocity(self, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
-        """The velocity field of a batch; clean blocks run here once under prefix attention, else at every call."""
-        if prefix.segment is not None:
-            read = [prefix.segment, self.family.run_clean(query_BSC, [plan.query], [prefix.segment])]
-            return lambda x, t: self.family.run_result(x, plan.result, t, read)
-        batch = query_BSC.shape[0]
-        clean = torch.cat([*(tokens.expand(batch, -1, -1) for tokens in prefix.tokens), query_BSC], 1)
-        panels = [plan.result, *(panel for pair in plan.pairs for panel in pair), plan.query]
-        return lambda x, t: self.family.run_full(torch.cat([x.to(clean.dtype), clean], 1), panels, t)
-
-    def _fit(self, image: Image.Image) -> Image.Image:
+    def fit(self, image: Image.Image) -> Image.Image:
         """The image in RGB at the size at which it goes through the model."""
         size = working_size(*image.size, self.family.multiple, self.max_area)
         image = image.convert("RGB")
         return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
-    def _grid(self, image: Image.Image) -> Grid:
+    def grid(self, image: Image.Image) -> Grid:
         return self.family.grid(*image.size)
 
 
@@ -229,13 +198,13 @@ def check_framing(before: Image.Image, after: Image.Image) -> None:
         )
 
 
-def _to_tensor(images: Sequence[Image.Image]) -> Tensor:
+def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """RGB images of one size to B3HW in [-1, 1]."""
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _to_images(pixels_B3HW: Tensor) -> list[Image.Image]:
+def to_images(pixels_B3HW: Tensor) -> list[Image.Image]:
     """B3HW in [-1, 1] to RGB images."""
     levels = ((pixels_B3HW.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -24,10 +24,10 @@ from training.base.architecture import HEAD, RECIPES, new_scheduler, new_transfo
 from training.base.batches import draw_batch
 from training.base.blockpca import LinearEncoder, start_decoder, write_encoder
 from training.base.heads import PairReader, Preview
-from training.base.loop import FullCheckpoint, Schedule, Trainer, generator_for
 from training.base.session import SEED_OF_PROCESS, Order, Session, train
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images, reconstruction_psnr
+from training.loop import FullCheckpoint, Schedule, Trainer, generator_for
 from training.scenes import COMPOSITIONS, FAMILIES
 
 TINY = RECIPES["tiny"]

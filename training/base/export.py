@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infra.errors import UsageError
 from training.base.architecture import Recipe, new_scheduler, new_transformer
-from training.base.loop import FullCheckpoint
+from training.loop import FullCheckpoint
 
 STEPS = 2  # denoising steps the miniature is used with
 SHARD = "14MB"  # of weights in one file: small enough for everybody's upload limits

@@ -13,9 +13,9 @@ from infra.cli import Sentences
 from training.base.architecture import RECIPES, RecipeName, new_vae
 from training.base.blockpca import start_decoder, write_encoder
 from training.base.export import export_base
-from training.base.loop import Schedule, Trainer, generator_for
 from training.base.session import Order, train
 from training.base.vae import decoder_loss, draw_images, reconstruction_psnr
+from training.loop import Schedule, Trainer, generator_for
 
 app = typer.Typer(
     cls=Sentences, help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False

@@ -23,9 +23,9 @@ from training.base.blockpca import LinearEncoder
 from training.base.export import STEPS
 from training.base.heads import PairReader, Preview
 from training.base.look import look, table
-from training.base.loop import Checkpoint, FullCheckpoint, Progress, Schedule, Trainer, generator_for, process
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images
+from training.loop import Checkpoint, FullCheckpoint, Progress, Schedule, Trainer, generator_for, process
 from training.scenes import COMPOSITIONS, FAMILIES
 
 READ_LAYERS = (2, 3, 4)  # whose values the auxiliary head reads: late enough to know, early enough to be of use

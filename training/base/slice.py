@@ -25,8 +25,8 @@ from infra.errors import EditTransferError, UsageError
 from pipelines.transfer.bases import BUNDLED
 from training.base.architecture import RECIPES
 from training.base.export import write_base
-from training.base.loop import Trainer
 from training.base.session import Order, Session
+from training.loop import Trainer
 
 PART_BYTES = 14_000_000
 PART = "weights-{}.safetensors"

@@ -6,7 +6,6 @@ Letters: B tuples, C channels, S tokens.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.transfer.flux2 import Flux2
@@ -14,7 +13,8 @@ from pipelines.transfer.layout import Grid, layout
 from training.base.architecture import Recipe
 from training.base.batches import Batch, Encoder, draw_batch
 from training.base.heads import PairReader, Preview
-from training.base.loop import generator_for
+from training.loop import generator_for
+from training.loss import importance, logit_normal
 
 ALL_NOISE = 0.7  # share of tuples at t = 1, where the edit is decided; the others have a logit-normal level
 FIRST_GRIDS = 0.7  # share of steps with the first set of panel shapes
@@ -76,7 +76,7 @@ class TransferLoss:
         velocity = family.run_result((1 - t) * batch.truth + t * noise, plan.result, noise_levels, [pair, query])
         error = (velocity.float() - (noise - batch.truth)).square().mean(2) + self.preview(query, batch.truth)
         reading = self.reader(pair, batch.edit, batch.parameters)
-        return (error * _importance(batch.query, batch.truth)).mean() + READING_WEIGHT * reading
+        return (error * importance(batch.query, batch.truth)).mean() + READING_WEIGHT * reading
 
 
 def _draw_grids(recipe: Recipe, generator: torch.Generator) -> tuple[Grid, Grid]:
@@ -88,17 +88,7 @@ def _draw_grids(recipe: Recipe, generator: torch.Generator) -> tuple[Grid, Grid]
 
 
 def _draw_noise_levels(tuples: int, generator: torch.Generator) -> Tensor:
-    """All noise for most tuples, for the others a logit-normal level (Esser et al., arXiv 2403.03206)."""
-    normal = torch.randn(tuples, generator=generator, device=generator.device)
+    """All noise for most tuples, for the others a logit-normal level."""
+    levels = logit_normal(tuples, generator, shift=0.5)
     alone = torch.rand(tuples, generator=generator, device=generator.device) < ALL_NOISE
-    return torch.where(alone, 1.0, torch.sigmoid(normal + 0.5))
-
-
-def _importance(query: Tensor, truth: Tensor) -> Tensor:
-    """(B, S) weights of mean 1. Small edits count as much as large ones (divide by the error of copying the query), and
-    inside a picture the tokens that the edit changes count more than those it leaves alone."""
-    change = F.mse_loss(query, truth, reduction="none").mean(2)
-    mean = change.mean(1, keepdim=True)
-    token = 0.5 + 0.5 * (change / (mean + 1e-4)).clamp(max=6)
-    weight = token / (0.1 + mean)
-    return weight / weight.mean()
+    return torch.where(alone, 1.0, levels)

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
 from training.base.architecture import PANEL
-from training.base.loop import Loss, generator_for
+from training.loop import Loss, generator_for
 from training.scenes import FAMILIES, draw_tuples
 
 EDGE_WEIGHT = 0.5  # of the error of neighbouring differences

@@ -1,0 +1,1 @@
+"""From a handful of pairs to the weights of an adapter."""

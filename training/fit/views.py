@@ -1,0 +1,77 @@
+"""Pairs as clean tokens, encoded once, under a few views each.
+
+Letters: V views, S tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pipelines.transfer import Editor
+from pipelines.transfer.editor import to_tensor
+from pipelines.transfer.layout import Grid
+from training.pairs.check import Pair
+
+SMALLEST_CROP = 0.75  # of the sides of a picture; crops keep its proportions
+TURNED = 0.35  # share of views shown mirrored, where that is allowed
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a pair: before and after, cropped and mirrored alike, as clean tokens (S, C)."""
+
+    before: Tensor
+    after: Tensor
+    grid: Grid
+
+    def to(self, device: torch.device) -> View:
+        return View(self.before.to(device), self.after.to(device), self.grid)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """All views of one pair; the first one is the whole picture."""
+
+    edit: str
+    views: tuple[View, ...]
+
+
+@torch.no_grad()
+def look_at(editor: Editor, pairs: Sequence[Pair], views: int, mirrored: bool, seed: int) -> list[Looks]:
+    """Encode pairs under `views` views each; the same arguments give the same views.
+
+    Raises:
+        ImageError: a picture too small or too elongated for the base.
+    """
+    return [
+        Looks(pair.edit, tuple(_view(editor, pair, index, mirrored, seed) for index in range(views))) for pair in pairs
+    ]
+
+
+def _view(editor: Editor, pair: Pair, index: int, mirrored: bool, seed: int) -> View:
+    before, after = pair.before, pair.after
+    if after.size != before.size:
+        after = after.resize(before.size, Image.Resampling.LANCZOS)
+    if index:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index * 7919 + int(pair.digest[:12], 16))
+        before, after = _alike(before, after, torch.rand(4, generator=generator).tolist(), mirrored)
+    before, after = editor.fit(before), editor.fit(after)
+    tokens = editor.family.encode(to_tensor([before])), editor.family.encode(to_tensor([after]))
+    return View(tokens[0][0].float(), tokens[1][0].float(), editor.grid(before))
+
+
+def _alike(before: Image.Image, after: Image.Image, draws: Sequence[float], mirrored: bool) -> tuple[Image.Image, ...]:
+    """Both pictures under one crop, mirrored together or not at all: geometry is the same inside a pair."""
+    width, height = before.size
+    share = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[0]
+    left, top = draws[1] * (1 - share) * width, draws[2] * (1 - share) * height
+    box = (left, top, left + share * width, top + share * height)
+    pictures = [picture.resize(picture.size, Image.Resampling.LANCZOS, box=box) for picture in (before, after)]
+    if mirrored and draws[3] < TURNED:
+        pictures = [ImageOps.mirror(picture) for picture in pictures]
+    return tuple(pictures)

@@ -1,0 +1,1 @@
+"""Pairs in: find them, check them, show them."""

@@ -1,0 +1,65 @@
+"""Checked pairs as people and programs get to see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.errors import OutputError
+from training.pairs.check import Checked
+from training.sheet import SheetRow, contact_sheet
+
+SHOWN = 60  # pairs on a sheet
+
+
+def show_table(console: Console, checked: Sequence[Checked], sheet: Path) -> None:
+    """One line a pair, then the count."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("pair", "edit", "usable", "why"):
+        table.add_column(heading, overflow="fold")
+    for each in checked:
+        verdict = "[green]yes[/]" if each.pair else f"[red]no[/]  {each.code}"
+        table.add_row(each.name, each.edit or "-", verdict, each.reason or each.note or "")
+    console.print(table)
+    edits = {each.edit for each in checked if each.pair}
+    several = f" of {len(edits)} edits" if len(edits) > 1 else ""
+    console.print(f"\n{sum(bool(each.pair) for each in checked)} of {len(checked)} pairs{several} can be used: {sheet}")
+
+
+def to_json(source: str, checked: Sequence[Checked], sheet: Path) -> str:
+    """One object with a row for each pair."""
+    rows = [
+        {
+            "name": each.name,
+            "edit": each.edit,
+            "usable": each.pair is not None,
+            "code": each.code,
+            "reason": each.reason,
+            "note": each.note,
+        }
+        for each in checked
+    ]
+    return json.dumps(
+        {"source": source, "usable": sum(row["usable"] for row in rows), "sheet": str(sheet), "pairs": rows}
+    )
+
+
+def write_sheet(path: Path, checked: Sequence[Checked]) -> None:
+    """Draw the usable pairs, before beside after, and the reasons of the others. Raises `OutputError`."""
+    rows = [
+        SheetRow(
+            each.name if each.pair else f"{each.name}: {each.reason}",
+            (each.pair.before, each.pair.after) if each.pair else each.seen,
+            faint=each.pair is None,
+        )
+        for each in checked[:SHOWN]
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(("before", "after"), rows).save(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"The sheet cannot be written to {path}: {error}. Give another --sheet FILE.png.") from error
