@@ -6,10 +6,15 @@
     │   ├── PairError                            a before/after pair that cannot be used
     │   ├── BaseNotFound      HTTP 404           no such pretrained base
     │   ├── AdapterNotFound   HTTP 404           no such adapter, or not one for this base
+    │   ├── RegistryError                        the registry cannot do what it was asked for
+    │   │   ├── AdapterDamaged HTTP 500          what is stored is not what was published
+    │   │   ├── AliasMoved    HTTP 409           somebody else moved the alias in between
+    │   │   └── AdapterInUse  HTTP 409           an alias points to the version that was to be deleted
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
     │   └── StoreError                           a folder or bucket does not answer as it should
     │       └── NotInStore    HTTP 404           no object at that address
+    ├── LeaseHeld             exit 5, HTTP 409   somebody else is at this very work
     └── ImageError            exit 3, HTTP 422   one image cannot be edited; its neighbours can
 
 Messages are sentences for the person who typed the command: what happened, where, and what to do about it.
@@ -19,6 +24,8 @@ EXIT_OK = 0
 EXIT_BROKEN = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
+EXIT_REFUSED = 4  # the work was done, and its outcome is not good enough to be used
+EXIT_BUSY = 5  # somebody else is at this work: try again later
 EXIT_INTERRUPTED = 130
 
 
@@ -64,6 +71,33 @@ class AdapterNotFound(UsageError):
     http_status = 404
 
 
+class RegistryError(UsageError):
+    """The registry cannot do what it was asked for: a bad name, nothing to go back to, a file that is not there."""
+
+    code = "registry"
+
+
+class AdapterDamaged(RegistryError):
+    """What is stored of an adapter is not what was published; the message names the file."""
+
+    code = "adapter_damaged"
+    http_status = 500
+
+
+class AliasMoved(RegistryError):
+    """An alias does not point any more to what it pointed to when the decision to move it was taken."""
+
+    code = "alias_moved"
+    http_status = 409
+
+
+class AdapterInUse(RegistryError):
+    """A version cannot be deleted while an alias points to it."""
+
+    code = "adapter_in_use"
+    http_status = 409
+
+
 class CatalogError(UsageError):
     """The images to edit cannot be listed, or there are none."""
 
@@ -87,6 +121,14 @@ class NotInStore(StoreError):
 
     code = "not_in_store"
     http_status = 404
+
+
+class LeaseHeld(EditTransferError):
+    """Somebody else holds the lease on this work; the message says who, since when and until when."""
+
+    code = "lease_held"
+    exit_code = EXIT_BUSY
+    http_status = 409
 
 
 class ImageError(EditTransferError):

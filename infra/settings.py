@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.errors import SettingError
 
 PREFIX = "EDIT_TRANSFER_"
+REGISTRY = "~/.edit-transfer/registry"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +17,18 @@ class Settings:
     base        id or folder of the base to use where a command names none; None is the bundled one
     max_pixels  images with more pixels than this are refused before they are decoded
     ray         address of the Ray cluster to use; None starts one inside the process
+    registry    where adapters are published and looked up: a folder, s3:// or memory://
     """
 
     base: str | None = None
     max_pixels: int = 100_000_000
     ray: str | None = None
+    registry: str = field(default_factory=lambda: expanded(REGISTRY))
+
+
+def expanded(folder: str) -> str:
+    """The address with `~` at its start replaced; where there is no home it stays as it is."""
+    return os.path.expanduser(folder)  # noqa: PTH111 - Path would take an s3:// address apart
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -29,6 +37,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         base=environment.get(f"{PREFIX}BASE") or None,
         max_pixels=_positive(environment, f"{PREFIX}MAX_PIXELS", Settings.max_pixels),
         ray=environment.get("RAY_ADDRESS") or None,
+        registry=expanded(environment.get(f"{PREFIX}REGISTRY") or REGISTRY),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: one embedded Ray, a small base with random weights, and photographs of many kinds."""
+"""What the tests share: one embedded Ray, S3 servers, a small base with random weights, photographs of many kinds."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import rgw, s3
 from tests.tiny import make_tiny_base
 
 
@@ -17,6 +18,34 @@ def ray_cluster() -> Iterator[None]:
 
     with cluster.connected(cpus=3):
         yield
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The AWS environment of a Ceph gateway, a real S3 server."""
+    with rgw.served(tmp_path_factory.mktemp("ceph")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[dict[str, str]]:
+    """The AWS environment of a quick S3 server that lets everybody in."""
+    with s3.moto_served() as environment:
+        yield environment
+
+
+@pytest.fixture
+def ceph_bucket(ceph: dict[str, str]) -> Iterator[str]:
+    """The address of an empty bucket on Ceph."""
+    with s3.new_bucket(ceph) as address:
+        yield address
+
+
+@pytest.fixture
+def moto_bucket(moto: dict[str, str]) -> Iterator[str]:
+    """The address of an empty bucket on moto."""
+    with s3.new_bucket(moto) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Objects under URIs: a local folder, `s3://bucket/key`, or `memory://name` (this process only).
 
-    read, write, write_if_absent, stat, list_objects, delete, arrow
+    read, write, write_if_absent, stat, list_objects, leftovers, delete, arrow
 
 A write is atomic: a reader sees the old object or the new one, never half of one. The scheme of the URI
 picks the store; a URI without a scheme, and `file://`, is a local path. No other module talks to an SDK.
@@ -9,6 +9,7 @@ Every function raises StoreError (NotInStore where the object is missing) and no
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from infra.errors import StoreError
@@ -26,6 +27,7 @@ __all__ = [
     "arrow",
     "delete",
     "join",
+    "leftovers",
     "list_objects",
     "local_path",
     "read",
@@ -60,6 +62,11 @@ def stat(uri: str) -> Stored | None:
 def list_objects(prefix: str) -> Iterator[Stored]:
     """Every object below a folder or prefix, in order of its URI; hidden names (`.name`) are passed over."""
     return store_for(prefix).list_objects(prefix)
+
+
+def leftovers(prefix: str) -> Iterator[tuple[Stored, datetime]]:
+    """What killed writers left half written below a folder, and when; no listing shows it, no reader sees it."""
+    return store_for(prefix).leftovers(prefix)
 
 
 def delete(uri: str) -> None:

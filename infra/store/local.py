@@ -4,7 +4,8 @@ import os
 import secrets
 import stat as modes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -35,6 +36,12 @@ def _local_errors(path: Path) -> Iterator[None]:
 
 def _reason(error: OSError | ValueError) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _unlisted(error: OSError) -> None:
+    """A folder that is not there, or not any more, is empty; one that may not be read must not look so."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise StoreError(f"{error.filename}: {_reason(error)}.") from None
 
 
 class LocalStore:
@@ -86,7 +93,7 @@ class LocalStore:
             return Stored(str(path), found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
     def list_objects(self, prefix: str) -> Iterator[Stored]:
-        for folder, folders, names in os.walk(local_path(prefix)):
+        for folder, folders, names in os.walk(local_path(prefix), onerror=_unlisted):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = str(Path(folder, name))
@@ -99,6 +106,14 @@ class LocalStore:
             return self.stat(path) or Stored(path, 0, "")
         except StoreError:
             return Stored(path, 0, "")
+
+    def leftovers(self, prefix: str) -> Iterator[tuple[Stored, datetime]]:
+        for folder, _, names in os.walk(local_path(prefix), onerror=_unlisted):
+            for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY)):
+                with suppress(FileNotFoundError):  # its writer has just finished
+                    found = path.stat()
+                    written = datetime.fromtimestamp(found.st_mtime, UTC)
+                    yield Stored(str(path), found.st_size, f"{found.st_size}-{found.st_mtime_ns}"), written
 
     def delete(self, uri: str) -> None:
         path = local_path(uri)

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from infra.errors import NotInStore, StoreError
@@ -39,6 +40,9 @@ class MemoryStore:
         folder = prefix.rstrip("/") + "/"
         found = (self.stat(uri) for uri in sorted(_MEMORY) if uri.startswith(folder))
         return (entry for entry in found if entry and "/." not in entry.uri[len(folder) - 1 :])
+
+    def leftovers(self, prefix: str) -> Iterator[tuple[Stored, datetime]]:
+        return iter(())
 
     def delete(self, uri: str) -> None:
         _MEMORY.pop(uri, None)

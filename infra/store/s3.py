@@ -1,7 +1,9 @@
 """Objects in an S3 bucket, through boto3; credentials and endpoint come from the AWS environment."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,30 @@ from infra.store.protocol import Stored
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 2, 20, 3
+UNDECIDED = 8  # times a conditional write is asked again while another one is under way
+WRITER = "writer"  # metadata of a conditional write: tells the writer its own object from another's
+
+REFUSALS = {
+    "NoSuchBucket": "there is no such bucket; create it, or look at the address",
+    "AccessDenied": "these credentials may not do that",
+    "403": "these credentials may not do that",
+    "InvalidAccessKeyId": "the access key is not known there; look at AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret key does not match the access key; look at AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "the credentials have expired; get new ones",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+}
+
 
 @lru_cache(maxsize=1)
 def _s3_client() -> Any:
     import boto3
+    from botocore.config import Config
 
-    return boto3.client("s3")
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    return boto3.Session().client(
+        "s3", config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
+    )
 
 
 def _bucket_key(uri: str) -> tuple[str, str]:
@@ -33,11 +53,22 @@ def _s3_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if _status(error) == 404:
+        code = str(error.response["Error"].get("Code"))
+        if _status(error) == 404 and code != "NoSuchBucket":
             raise NotInStore(f"{uri}: there is no such object.") from None
-        raise StoreError(f"{uri}: the bucket answered {error.response['Error'].get('Code')}.") from None
-    except BotoCoreError as error:
-        raise StoreError(f"{uri}: the bucket could not be asked ({type(error).__name__}).") from None
+        raise StoreError(f"{uri}: {REFUSALS.get(code, f'the bucket answered {code}')}.") from None
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
+        raise StoreError(f"{uri}: {_unreachable(error)}.") from None
+
+
+def _unreachable(error: Exception) -> str:
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        return "there are no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
+        return f"the S3 server does not answer ({type(error).__name__}); look at AWS_ENDPOINT_URL and the network"
+    return f"the bucket could not be asked ({str(error).rstrip('.')})"
 
 
 def _status(error: Any) -> int:
@@ -58,19 +89,24 @@ class S3Store:
             _s3_client().put_object(Bucket=bucket, Key=key, Body=data)
 
     def write_if_absent(self, uri: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        bucket, key = _bucket_key(uri)
+        """A write whose answer got lost is sent again, and then refused: its mark says that it had worked."""
+        mark = secrets.token_hex(16)
         with _s3_errors(uri):
-            try:
-                _s3_client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if _status(error) == 412:
-                    return False
-                if _status(error) == 409:  # another conditional write is under way, and may yet fail
-                    return self.write_if_absent(uri, data)
-                raise
-            return True
+            for _ in range(UNDECIDED):
+                answer = _put_if_absent(uri, data, mark)
+                if answer == 412:
+                    return self._marked(uri, mark)
+                if answer != 409:
+                    return True
+        raise StoreError(f"{uri}: other writers kept the bucket from deciding; try again.")
+
+    def _marked(self, uri: str, mark: str) -> bool:
+        bucket, key = _bucket_key(uri)
+        try:
+            with _s3_errors(uri):
+                return _s3_client().head_object(Bucket=bucket, Key=key)["Metadata"].get(WRITER) == mark
+        except NotInStore:  # written by another and deleted since
+            return False
 
     def stat(self, uri: str) -> Stored | None:
         bucket, key = _bucket_key(uri)
@@ -90,6 +126,9 @@ class S3Store:
                     if "/." not in f"/{found['Key'][len(folder) :]}" and not found["Key"].endswith("/"):
                         yield Stored(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
 
+    def leftovers(self, prefix: str) -> Iterator[tuple[Stored, datetime]]:
+        return iter(())  # an upload counts when it is complete, or not at all
+
     def delete(self, uri: str) -> None:
         bucket, key = _bucket_key(uri)
         with _s3_errors(uri):
@@ -99,3 +138,17 @@ class S3Store:
         from pyarrow.fs import S3FileSystem
 
         return S3FileSystem(), "/".join(_bucket_key(uri))
+
+
+def _put_if_absent(uri: str, data: bytes, mark: str) -> int:
+    """The HTTP status: 412 there is an object, 409 another conditional write is under way and may yet fail."""
+    from botocore.exceptions import ClientError
+
+    bucket, key = _bucket_key(uri)
+    try:
+        _s3_client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", Metadata={WRITER: mark})
+    except ClientError as error:
+        if _status(error) in (409, 412):
+            return _status(error)
+        raise
+    return 200

@@ -20,12 +20,12 @@ def test_the_tree_in_the_docstring_is_the_tree():
 @pytest.mark.parametrize("kind", all_errors())
 def test_every_error_has_a_code_an_exit_code_and_a_status(kind):
     assert kind.code == kind.code.lower() and " " not in kind.code
-    assert kind.exit_code in (1, 2, 3) and 400 <= kind.http_status < 600
+    assert kind.exit_code in (1, 2, 3, 5) and 400 <= kind.http_status < 600
 
 
 def test_usage_errors_stop_a_job_and_image_errors_do_not():
     assert all(kind.exit_code == 2 for kind in all_errors() if issubclass(kind, errors.UsageError))
-    assert errors.ImageError.exit_code == 3
+    assert errors.ImageError.exit_code == 3 and errors.LeaseHeld.exit_code == 5
 
 
 def test_errors_keep_code_and_sentence_on_their_way_between_processes():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from infra.errors import SettingError
@@ -11,6 +13,12 @@ def test_an_empty_environment_gives_the_defaults():
 def test_values_are_read():
     read = from_environment({"EDIT_TRANSFER_BASE": "a/b", "EDIT_TRANSFER_MAX_PIXELS": "5000", "RAY_ADDRESS": "auto"})
     assert read == Settings(base="a/b", max_pixels=5000, ray="auto")
+
+
+def test_the_registry_is_below_home_unless_it_is_told_elsewhere():
+    assert from_environment({}).registry == str(Path.home() / ".edit-transfer/registry")
+    for told, read in (("~/r", str(Path.home() / "r")), ("s3://bucket/r", "s3://bucket/r")):
+        assert from_environment({"EDIT_TRANSFER_REGISTRY": told}).registry == read
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])

@@ -9,8 +9,10 @@ from infra import store
 from infra.errors import NotInStore, StoreError
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "moto", "ceph"])
 def root(request, tmp_path):
+    if request.param in ("moto", "ceph"):
+        return request.getfixturevalue(f"{request.param}_bucket") + "/a folder"
     return str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}"
 
 
@@ -51,9 +53,11 @@ print("".join("1" if store.write_if_absent(f"{root}/{n}", me.encode() * 5000) el
 """
 
 
-def test_of_racing_processes_exactly_one_writes_each_name(tmp_path):
+@pytest.mark.parametrize("where", ["tmp_path", "ceph_bucket"])
+def test_of_racing_processes_exactly_one_writes_each_name(request, where):
+    root = str(request.getfixturevalue(where))
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(me)], stdin=-1, stdout=-1, text=True)
+        subprocess.Popen([sys.executable, "-c", RACER, root, str(me)], stdin=-1, stdout=-1, text=True)
         for me in range(4)
     ]
     for racer in racers:
@@ -63,8 +67,8 @@ def test_of_racing_processes_exactly_one_writes_each_name(tmp_path):
     for name in range(50):
         winners = [str(me) for me, record in enumerate(won) if record[name] == "1"]
         assert len(winners) == 1
-        assert (tmp_path / str(name)).read_bytes() == winners[0].encode() * 5000
-    assert len(list(tmp_path.iterdir())) == 50  # no temporary file is left
+        assert store.read(f"{root}/{name}") == winners[0].encode() * 5000
+    assert len(list(store.list_objects(root))) == 50 and not list(store.leftovers(root))
 
 
 OVERWRITER = """
@@ -87,6 +91,7 @@ def test_a_reader_never_sees_half_a_write_even_of_a_killed_writer(tmp_path):
     finally:
         writer.kill()
         writer.wait()
+    assert all(".writing-" in found.uri for found, _ in store.leftovers(str(tmp_path)))
     assert seen | {store.read(str(path))} == {b"a" * 200_000, b"b" * 200_000}
     assert [found.uri for found in store.list_objects(str(tmp_path))] == [str(path)]
 
@@ -102,6 +107,35 @@ def test_what_the_disk_refuses_is_a_store_error(tmp_path):
     for uri in (str(tmp_path / "file" / "below"), str(tmp_path / ("x" * 300)), "nul\0byte"):
         with pytest.raises(StoreError):
             store.write(uri, b"")
+
+
+def test_a_folder_that_may_not_be_listed_does_not_look_empty(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StoreError, match="loop"):
+        list(store.list_objects(str(tmp_path / "loop")))
+    assert list(store.list_objects(str(tmp_path / "nowhere"))) == []
+
+
+FILLER = """
+import resource, signal, sys
+from infra import store
+from infra.errors import StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (store.write, store.write_if_absent):
+    try:
+        write(sys.argv[1], b"new" * 1000)
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_a_write_that_does_not_fit_on_the_disk_changes_nothing(tmp_path):
+    path = tmp_path / "object"
+    store.write(str(path), b"old")
+    told = subprocess.run([sys.executable, "-c", FILLER, str(path)], capture_output=True, text=True, check=True)
+    assert told.stdout.count(f"{path}: file too large.") == 2
+    assert [found.name for found in tmp_path.iterdir()] == ["object"] and path.read_bytes() == b"old"
 
 
 def test_file_addresses_may_be_percent_encoded_and_plain_paths_never_are(tmp_path):
