@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from training.fit.cli import train
 from training.pairs.cli import pairs_app
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Train")(train)
     app.add_typer(pairs_app, name="pairs", rich_help_panel="Train")
 
 

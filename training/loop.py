@@ -136,6 +136,24 @@ class Trainer(Generic[Model]):
         averages = [average.detach() for average in self.average.parameters()]
         torch._foreach_lerp_(averages, [weight.detach() for weight in self.model.parameters()], 1 - decay)
 
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the training goes on."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "step": self.step,
+            "samples": self.samples,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.samples = state["step"], state["samples"]
+
     def save(self) -> None:
         """Write the checkpoint, once for all processes."""
         if process() == 0:
@@ -148,6 +166,16 @@ class Trainer(Generic[Model]):
             log.write(json.dumps(vars(progress)) + "\n")
 
 
+class NoCheckpoint:
+    """Nothing: whoever runs the trainer keeps its state."""
+
+    def save(self, trainer: Trainer[Any]) -> None:
+        """Nothing is written."""
+
+    def load(self, trainer: Trainer[Any]) -> None:
+        """Nothing is read."""
+
+
 class FullCheckpoint:
     """Everything, in one file: a resumed run goes on as if it had not stopped."""
 
@@ -155,15 +183,8 @@ class FullCheckpoint:
 
     def save(self, trainer: Trainer[Any]) -> None:
         """A reader sees the old file or the new one."""
-        state = {
-            "model": trainer.model.state_dict(),
-            "average": trainer.average.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in trainer.optimisers],
-            "step": trainer.step,
-            "samples": trainer.samples,
-        }
         partial = trainer.folder / f"{self.NAME}.partial"
-        torch.save(state, partial)
+        torch.save(trainer.state(), partial)
         partial.replace(trainer.folder / self.NAME)
 
     def load(self, trainer: Trainer[Any]) -> None:
@@ -171,12 +192,7 @@ class FullCheckpoint:
         path = trainer.folder / self.NAME
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        trainer.model.load_state_dict(state["model"])
-        trainer.average.load_state_dict(state["average"])
-        for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        trainer.step, trainer.samples = state["step"], state["samples"]
+        trainer.restore(torch.load(path, weights_only=True, map_location="cpu"))
 
 
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:

@@ -3,6 +3,7 @@
 Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2` (a family), `sampler`, `editor`.
 """
 
+from pipelines.transfer.adapters import Lora
 from pipelines.transfer.editor import Editor, Pair, Prefix, check_framing
 
-__all__ = ["Editor", "Pair", "Prefix", "check_framing"]
+__all__ = ["Editor", "Lora", "Pair", "Prefix", "check_framing"]

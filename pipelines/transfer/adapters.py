@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,48 +18,126 @@ if TYPE_CHECKING:
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
 MARK = ".lora_"  # between the name of a module and that of its LoRA matrix
+NAME = "worn{}"  # of each LoRA inside the transformer
+
+Shapes = dict[str, tuple[int, ...]]  # key in a LoRA's file: shape of what it names
 
 
-def digest_of(path: Path) -> str:
-    """Hex SHA-256 of an adapter's file; raises `AdapterNotFound` when there is none."""
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA's file, and how strongly it counts: 1 as it was trained, 0 not at all."""
+
+    path: Path
+    scale: float = 1.0
+
+
+def digest_of(loras: Sequence[Lora]) -> str | None:
+    """Hex SHA-256 of an adapter's file; of several, or with a scale, one over all of that; None for none.
+
+    Raises:
+        AdapterNotFound: there is no such file.
+    """
+    told = [(_file_digest(lora.path), float(lora.scale)) for lora in loras]
+    if not told:
+        return None
+    if len(told) == 1 and told[0][1] == 1:
+        return told[0][0]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
     if not path.is_file():
         raise AdapterNotFound(f"There is no adapter file at {path}. Give the path of a LoRA in a .safetensors file.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_adapter(transformer: Flux2Transformer2DModel, path: Path) -> None:
-    """Put a LoRA into the transformer, unfused and switched on.
+def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora]) -> None:
+    """Put these LoRAs into the transformer instead of those it has, unfused and switched on. None takes all off.
+
+    LoRAs of the shapes that it has already only change places with them, which takes milliseconds.
 
     Raises:
-        AdapterNotFound: the file is not a LoRA, or not one for this transformer.
+        AdapterNotFound: a file is not a LoRA, or not one for this transformer; it is then left without any.
     """
-    keys = _keys(path)
-    prefix = PREFIX if all(key.startswith(f"{PREFIX}.") for key in keys) else None
-    _check_fit(transformer, path, [key.removeprefix(f"{prefix}.") for key in keys])
+    names = [NAME.format(index) for index in range(len(loras))]
+    shapes = [_shapes(lora.path) for lora in loras]
+    swap = bool(names) and [_worn_shapes(transformer, name) for name in names] == [*map(_bare, shapes)]
+    if not (swap and set(names) == set(transformer.peft_config)):
+        take_off(transformer)
+        swap = False
     try:
-        transformer.load_lora_adapter(path.parent, weight_name=path.name, prefix=prefix, local_files_only=True)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:  # other shapes, broken settings in the metadata
-        raise AdapterNotFound(f"The adapter {path} does not fit this base: {_first_line(error)}") from error
-    transformer.requires_grad_(False).eval()
+        for name, lora, found in zip(names, loras, shapes, strict=True):
+            _load(transformer, lora.path, name, found, swap)
+    except AdapterNotFound:
+        take_off(transformer)
+        raise
+    if names:
+        transformer.set_adapters(names, [float(lora.scale) for lora in loras])
+        transformer.requires_grad_(False).eval()
 
 
-def _keys(path: Path) -> list[str]:
+def take_off(transformer: Flux2Transformer2DModel) -> None:
+    """The transformer as the base has it, without LoRA layers."""
+    if getattr(transformer, "peft_config", None):
+        transformer.unload_lora()
+
+
+def _load(transformer: Flux2Transformer2DModel, path: Path, name: str, shapes: Shapes, swap: bool) -> None:
+    _check_fit(transformer, path, _bare(shapes))
+    prefix = PREFIX if _prefixed(shapes) else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        try:
+            transformer.load_lora_adapter(
+                path.parent,
+                weight_name=path.name,
+                prefix=prefix,
+                adapter_name=name,
+                hotswap=swap,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:  # other shapes, broken settings
+            raise AdapterNotFound(f"The adapter {path.name} does not fit this base: {_first_line(error)}") from error
+
+
+def _shapes(path: Path) -> Shapes:
+    """The keys of a LoRA's file, and the shapes of what they name."""
     if path.suffix != ".safetensors":
         raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise AdapterNotFound(f"The adapter {path} is broken ({error}). Copy it again.") from error
-    if not any(MARK in key for key in keys):
+    if not any(MARK in key for key in shapes):
         raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers or peft saved.")
-    return keys
+    return shapes
 
 
-def _check_fit(transformer: Flux2Transformer2DModel, path: Path, keys: list[str]) -> None:
+def _prefixed(shapes: Shapes) -> bool:
+    return all(key.startswith(f"{PREFIX}.") for key in shapes)
+
+
+def _bare(shapes: Shapes) -> Shapes:
+    """Keys as a model writes them."""
+    return {key.removeprefix(f"{PREFIX}."): shape for key, shape in shapes.items()} if _prefixed(shapes) else shapes
+
+
+def _worn_shapes(transformer: Flux2Transformer2DModel, name: str) -> Shapes:
+    """What a LoRA inside the transformer would have in its file."""
+    mark = f".{name}.weight"
+    return {
+        key.replace(mark, ".weight"): tuple(weight.shape)
+        for key, weight in transformer.named_parameters()
+        if key.endswith(mark)
+    }
+
+
+def _check_fit(transformer: Flux2Transformer2DModel, path: Path, keys: Iterable[str]) -> None:
     """Raise unless every key names a part of the transformer; diffusers would pass over the others in silence."""
-    known = {name for name, _ in transformer.named_modules()}
+    known = {name.replace(".base_layer", "") for name, _ in transformer.named_modules()}
+    keys = list(keys)
     strangers = sorted(key for key in keys if key.partition(MARK)[0] not in known)
     if strangers:
         raise AdapterNotFound(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +17,12 @@ from infra.errors import BaseNotFound
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
 
+Quantised = Literal["none", "float8"]
+
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
 PARTS = ("transformer", "vae", "scheduler")
 STEPS, STEPS_DISTILLED = 28, 4  # where the base's own folder says nothing
+ADAPTER_RATE = 2e-4  # common for LoRA on FLUX-class bases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class BaseSettings:
     steps: int
     attention: Attention
     max_area: int  # pixels
+    adapter_rate: float  # learning rate of LoRA on it
+    rehearsal: tuple[str, ...]  # families of procedural scenes that it was trained on and adapters shall not spoil
 
 
 def find_base(base: str | Path | None) -> Path:
@@ -46,14 +51,15 @@ def find_base(base: str | Path | None) -> Path:
             f"The base {base or 'bundled with this project'} has no {' and no '.join(missing)} folder. Give a"
             " diffusers folder with transformer, vae and scheduler, or a Hub id."
         )
-    if _kind(folder) not in _LOADERS:
+    if class_of(folder) not in _LOADERS:
         raise BaseNotFound(
-            f"The transformer of base {folder.name} is a {_kind(folder)}; known are {', '.join(_LOADERS)}."
+            f"The transformer of base {folder.name} is a {class_of(folder)}; known are {', '.join(_LOADERS)}."
         )
     return folder
 
 
-def _kind(folder: Path) -> str | None:
+def class_of(folder: Path) -> str | None:
+    """The class of a base's transformer, as its configuration names it."""
     return _read_json(folder / "transformer" / "config.json").get("_class_name")
 
 
@@ -93,6 +99,8 @@ def settings_of(folder: Path) -> BaseSettings:
         steps=told.get("steps", STEPS_DISTILLED if distilled else STEPS),
         attention=told.get("attention", "prefix"),
         max_area=told.get("max_area", side * side),
+        adapter_rate=told.get("adapter_rate", ADAPTER_RATE),
+        rehearsal=tuple(told.get("rehearsal", ())),
     )
 
 
@@ -107,7 +115,7 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
         BaseNotFound: its weights are broken or do not fit its configuration.
     """
     try:
-        return _LOADERS[str(_kind(folder))](folder, device, dtype, prompt)
+        return _LOADERS[str(class_of(folder))](folder, device, dtype, prompt)
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
 
@@ -120,6 +128,13 @@ def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
     vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     return Flux2(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
+
+
+def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:
+    """Keep the weights of a transformer in fewer bits and compute in `dtype`: half the memory of bfloat16 for float8
+    (E4M3), at some cost in precision. Through diffusers' layerwise casting, which needs no other package."""
+    if kind == "float8":
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
 _LOADERS: dict[str, Callable[[Path, torch.device, torch.dtype, Tensor | None], Flux2]] = {

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from infra.errors import PairError
 from pipelines.transfer import adapters, bases, passes
+from pipelines.transfer.adapters import Lora
+from pipelines.transfer.bases import Quantised
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention, Grid, layout, working_size
 from pipelines.transfer.passes import Prefix
@@ -27,6 +29,8 @@ FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round dif
 class Editor:
     """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch.
 
+    `adapter_digest` names the adapters worn, None without any.
+
     Args:
         family: the loaded base.
         base, revision: its name as given, and the digest of its content.
@@ -34,7 +38,6 @@ class Editor:
         max_area: pixels at which images go through the model at most; results come back in the query's own size.
         default_steps: denoising steps when none are asked for.
         batch_size: images that go through the model together at most.
-        adapter_digest: SHA-256 of the adapter's file, if the base has one.
     """
 
     def __init__(
@@ -47,7 +50,6 @@ class Editor:
         max_area: int,
         default_steps: int,
         batch_size: int = 8,
-        adapter_digest: str | None = None,
     ) -> None:
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
@@ -58,43 +60,43 @@ class Editor:
         self.max_area = max_area
         self.default_steps = default_steps
         self.batch_size = batch_size
-        self.adapter_digest = adapter_digest
+        self.adapter_digest: str | None = None
 
     @classmethod
     def load(
         cls,
         base: str | Path | None = None,
         *,
-        adapter: str | Path | None = None,
+        adapter: str | Path | Sequence[Lora] | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         attention: Attention | None = None,
         max_area: int | None = None,
         prompt_embeds: Tensor | None = None,
         batch_size: int = 8,
+        quantised: Quantised = "none",
     ) -> Editor:
         """Load a base: the bundled one, a diffusers folder or a Hub id.
 
         Args:
-            adapter: a LoRA in a .safetensors file.
+            adapter: a LoRA in a .safetensors file, or several with their scales.
             device: `cuda` if there is one, else `cpu`.
             dtype: bfloat16 on a GPU, else float32.
             attention, max_area: the base's own by default.
             prompt_embeds: precomputed text, (1, T, E); none means no text.
+            quantised: keep the transformer's weights in fewer bits (see `bases.quantise`).
 
         Raises:
             BaseNotFound: there is no such base, or it is of an unknown family.
             AdapterNotFound: there is no such adapter, or it does not fit the base.
         """
         folder = bases.find_base(base)
-        digest = adapters.digest_of(Path(adapter)) if adapter is not None else None
         settings = bases.settings_of(folder)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         family = bases.load_family(folder, device, dtype, prompt_embeds)
-        if adapter is not None:
-            adapters.load_adapter(family.transformer, Path(adapter))
-        return cls(
+        bases.quantise(family.transformer, quantised, dtype)
+        editor = cls(
             family,
             base=str(base) if base is not None else folder.name,
             revision=bases.revision_of(folder),
@@ -102,8 +104,22 @@ class Editor:
             max_area=max_area or settings.max_area,
             default_steps=settings.steps,
             batch_size=batch_size,
-            adapter_digest=digest,
         )
+        editor.wear([Lora(Path(adapter))] if isinstance(adapter, str | Path) else adapter or ())
+        return editor
+
+    def wear(self, loras: Sequence[Lora]) -> None:
+        """Put these adapters on instead of those worn so far; what was remembered before is void.
+
+        The base stays where it is: this takes a small part of the time of loading it.
+
+        Raises:
+            AdapterNotFound: there is no such file, or it does not fit the base, which is then left without any.
+        """
+        self.adapter_digest = None
+        digest = adapters.digest_of(loras)
+        adapters.wear(self.family.transformer, loras)
+        self.adapter_digest = digest
 
     @staticmethod
     def revision_of(base: str | Path | None) -> str:

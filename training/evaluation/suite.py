@@ -73,7 +73,7 @@ def _edit_trial(
     prefixes = [editor.remember([(before, to_image(after))]) for after in (trial[0].after, trial[0].wrong_after)]
     results = {
         count: [
-            [_to_pixels(image) for image in editor.edit(queries, prefix, seeds=seeds, steps=count)]
+            [to_pixels(image) for image in editor.edit(queries, prefix, seeds=seeds, steps=count)]
             for prefix in prefixes
         ]
         for count in steps
@@ -86,6 +86,6 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def _to_pixels(image: Image.Image) -> Tensor:
+def to_pixels(image: Image.Image) -> Tensor:
     """An RGB image to (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255

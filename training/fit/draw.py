@@ -43,12 +43,12 @@ class Draw:
         self.of_edit = {edit: [look for look in looks if look.edit == edit] for edit in Counter(_edits(looks))}
 
     def __call__(self, generator: torch.Generator) -> Group:
-        edit = self.looks[_below(len(self.looks), generator)].edit
+        edit = self.looks[below(len(self.looks), generator)].edit
         pairs = self.of_edit[edit]
         if len(pairs) == 1:
             return self._alone(pairs[0], generator)
         order = torch.randperm(len(pairs), generator=generator).tolist()
-        shown = 1 + _below(min(self.shown, len(pairs) - 1), generator)
+        shown = 1 + below(min(self.shown, len(pairs) - 1), generator)
         asked = [pairs[index] for index in order[shown:]]
         grid = asked[0].views[0].grid  # the first one asked decides the shape of the group
         asked = [pair for pair in asked if pair.views[0].grid == grid]
@@ -58,7 +58,7 @@ class Draw:
         )
 
     def _alone(self, look: Looks, generator: torch.Generator) -> Group:
-        shown = _below(len(look.views), generator)
+        shown = below(len(look.views), generator)
         others = [view for index, view in enumerate(look.views) if index != shown] or [look.views[0]]
         return _group([look.views[shown]], [_any(others, generator) for _ in range(self.queries)])
 
@@ -77,8 +77,9 @@ def _edits(looks: Sequence[Looks]) -> list[str]:
 
 
 def _any(views: Sequence[View], generator: torch.Generator) -> View:
-    return views[_below(len(views), generator)]
+    return views[below(len(views), generator)]
 
 
-def _below(count: int, generator: torch.Generator) -> int:
+def below(count: int, generator: torch.Generator) -> int:
+    """A whole number from 0 up to `count`, which is left out."""
     return int(torch.randint(count, (), generator=generator))

@@ -17,24 +17,40 @@ from training.loss import importance, logit_normal
 VISITED = 0.5  # share of tuples at a noise level where sampling stops by; the others have a logit-normal one
 
 
-def group_loss(family: Flux2, attention: Attention, steps: int, group: Group, generator: torch.Generator) -> Tensor:
+def group_loss(
+    family: Flux2, attention: Attention, steps: int, group: Group, generator: torch.Generator, *, keep: bool = False
+) -> Tensor:
     """Mean loss of a group; its pairs run once for all of its queries, with gradients.
 
     Args:
         steps: denoising steps that the base is used with.
         generator: a CPU generator, for noise and noise levels.
+        keep: the target is what the base does without the adapter, not the truth.
     """
     device = family.device
     query, truth = group.query.to(device), group.truth.to(device)
-    grids = [(view.grid, view.grid) for view in group.pairs]
-    pairs = [(view.before[None].to(device), view.after[None].to(device)) for view in group.pairs]
-    plan = layout(grids, group.grid, attention)
-    t_B = _noise_levels(len(query), family.sigmas(steps, plan.result.tokens)[:-1], generator).to(device)
+    t_B = _noise_levels(len(query), family.sigmas(steps, query.shape[1])[:-1], generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
     noisy = torch.lerp(truth, noise, t_B[:, None, None])
-    velocity = velocity_field(family, query, remember(family, pairs, grids, attention), plan)(noisy, t_B)
-    error_BS = (velocity.float() - (noise - truth)).square().mean(2)
+    target = _of_base(family, attention, group, query, noisy, t_B) if keep else noise - truth
+    error_BS = (_velocity(family, attention, group, query, noisy, t_B) - target).square().mean(2)
     return (error_BS * importance(query, truth)).mean()
+
+
+def _velocity(family: Flux2, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
+    grids = [(view.grid, view.grid) for view in group.pairs]
+    pairs = [(view.before[None].to(query), view.after[None].to(query)) for view in group.pairs]
+    plan = layout(grids, group.grid, attention)
+    return velocity_field(family, query, remember(family, pairs, grids, attention), plan)(noisy, t_B).float()
+
+
+@torch.no_grad()
+def _of_base(family: Flux2, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
+    family.transformer.disable_lora()
+    try:
+        return _velocity(family, attention, group, query, noisy, t_B)
+    finally:
+        family.transformer.enable_lora()
 
 
 def _noise_levels(count: int, visited: list[float], generator: torch.Generator) -> Tensor:

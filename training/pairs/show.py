@@ -63,3 +63,13 @@ def write_sheet(path: Path, checked: Sequence[Checked]) -> None:
         contact_sheet(("before", "after"), rows).save(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"The sheet cannot be written to {path}: {error}. Give another --sheet FILE.png.") from error
+
+
+def tell_unusable(console: Console, checked: Sequence[Checked]) -> None:
+    """One line for each pair that is left out, and the count of the others."""
+    for each in checked:
+        if not each.pair:
+            console.print(f"[yellow]left out[/]  {each.name}: {each.reason}", highlight=False)
+    used = [each.pair for each in checked if each.pair]
+    several = f" of {len({pair.edit for pair in used})} edits" if len({pair.edit for pair in used}) > 1 else ""
+    console.print(f"{len(used)} pair{'s' * (len(used) != 1)}{several}", highlight=False)

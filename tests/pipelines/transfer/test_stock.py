@@ -7,6 +7,7 @@ from PIL import Image
 from pipelines.transfer import Editor
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import layout
+from pipelines.transfer.passes import velocity_field
 from pipelines.transfer.sampler import denoise, draw_noise
 from tests.tiny import CONTEXT, tiny_transformer, tiny_vae
 
@@ -44,7 +45,7 @@ def test_full_equals_the_stock_pipeline():
     with torch.no_grad():
         plan = layout(prefix.grids, (4, 5), "full")
         clean = family.encode(_pixels(query))
-        ours = family.decode(denoise(editor._velocity(clean, prefix, plan), noise, [*SIGMAS, 0.0]), (4, 5))
+        ours = family.decode(denoise(velocity_field(family, clean, prefix, plan), noise, [*SIGMAS, 0.0]), (4, 5))
     assert expected.std() > 0.01
     torch.testing.assert_close((ours + 1) / 2, expected, atol=1e-4, rtol=1e-4)
 

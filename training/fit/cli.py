@@ -1,0 +1,141 @@
+"""`edit-transfer train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from training.fit.train import Trained
+
+DATA, LORA, RUN, OUTCOME = "The pairs", "The adapter", "The run", "What is shown"
+
+
+def train(
+    name: Annotated[str, typer.Option(help="Name of the adapter in the registry.", rich_help_panel=DATA)],
+    pairs: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|TABLE",
+            help="NAME_before.* and NAME_after.*, or a table with before, after[, edit]; local or s3://.",
+            rich_help_panel=DATA,
+        ),
+    ],
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|TABLE",
+            help="Pairs of other edits, at which the base shall stay as it is. Default: what the base names itself.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    mirrored: Annotated[
+        bool,
+        typer.Option("--mirrored", help="The edit has no left and right: learn from mirrored pairs too.",
+                     rich_help_panel=DATA),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|ID", help="Pretrained base. Default: EDIT_TRANSFER_BASE or bundled.",
+                     rich_help_panel=LORA),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Of the LoRA. Default: 16, from 5 pairs on 32.", rich_help_panel=LORA)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most. Default: 30 a pair, 500 at least.", rich_help_panel=LORA),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)] = None,
+    seed: Annotated[int, typer.Option(help="Another number gives another adapter.", rich_help_panel=LORA)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train together. Default: GPUs, or cores.",
+                                 rich_help_panel=RUN)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="`float32` or `bfloat16`. Default: bfloat16 on a GPU.", rich_help_panel=RUN)
+    ] = None,
+    quantised: Annotated[
+        str | None, typer.Option(help="Keep the frozen base as `float8`: half the memory of bfloat16.",
+                                 rich_help_panel=RUN)
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Less memory for more time: compute layers twice.",
+                           rich_help_panel=RUN)
+    ] = False,
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Default: EDIT_TRANSFER_REGISTRY or ~/.edit-transfer/registry.",
+                     rich_help_panel=RUN),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Gets TensorBoard events and samples. Default: runs/NAME.",
+                     rich_help_panel=OUTCOME),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTCOME)] = False,
+) -> None:  # fmt: skip
+    """Train an adapter from before/after pairs, and publish it.
+
+    One pair is enough to try, five to twenty are good. Some are held out, and decide which moment of the training is
+    kept. Pairs of several edits (column `edit`, or sub-folders) train one adapter that reads the edit off a pair.
+    Run the same command again after a stop: it goes on. The first version becomes NAME@production.
+    """
+    from rich.console import Console
+
+    from infra import settings
+    from training.fit import train as training
+    from training.fit.options import Options
+    from training.pairs.show import tell_unusable
+
+    environment, asides = settings.from_environment(), Console(stderr=True)
+    options = Options(
+        name=name,
+        pairs=pairs,
+        keep=keep,
+        mirrored=mirrored,
+        base=base,
+        rank=rank,
+        steps=steps,
+        rate=rate,
+        seed=seed,
+        workers=workers,
+        precision=precision,
+        quantised=quantised,
+        checkpointing=checkpointing,
+        registry=registry or environment.registry,
+    )
+    work = training.prepare(options, environment, lambda checked: tell_unusable(asides, checked))
+    trained = training.train(work, options, environment, log or Path("runs", name), asides)
+    typer.echo(_to_json(trained)) if as_json else _tell(Console(), trained, log or Path("runs", name))
+
+
+def _to_json(trained: Trained) -> str:
+    version = trained.version
+    told = {"name": version.name, "version": version.number, "digest": version.digest, "uri": version.uri}
+    return json.dumps(told | {"new": trained.new, "production": trained.promoted, "scores": version.about["scores"]})
+
+
+def _tell(console: Console, trained: Trained, log: Path) -> None:
+    version = trained.version
+    scores, training = version.about["scores"], version.about["training"]
+    held_out = f"on {scores['held_out_pairs']} held-out pairs" if scores["held_out_pairs"] else "on its own pairs"
+    console.print(
+        f"published        [bold]{version.ref}[/]{'' if trained.new else ' (by an earlier run)'}", highlight=False
+    )
+    console.print(f"score            {scores['balanced']:.1f} dB {held_out}; base alone {scores['base_balanced']:.1f},"
+                  f" untouched {scores['copy']:.1f}", highlight=False)  # fmt: skip
+    if scores["held_out_pairs"] and scores["balanced"] <= scores["base_balanced"]:
+        console.print("[yellow]The base alone does as well: look at the samples before you use this adapter.[/]")
+    console.print(f"training         {training['steps_taken']} steps, {training['seconds']:.0f} s", highlight=False)
+    console.print(f"samples          {version.uri}/samples.png", highlight=False, soft_wrap=True)
+    console.print(f"log              tensorboard --logdir {log}", highlight=False, soft_wrap=True)
+    ref = f"{version.name}@production" if trained.promoted else version.ref
+    console.print(f"\nedit-transfer apply --adapter {ref} --input DIR --output DIR", highlight=False)
+    if trained.new and not trained.promoted:
+        console.print(f"edit-transfer adapters promote {version.ref}    once you like it", highlight=False)

@@ -1,0 +1,54 @@
+"""What `edit-transfer train` was asked for, and the settings that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from infra import cluster
+from pipelines.transfer import bases
+from training.fit.settings import Settings, usual_rank, usual_steps
+
+if TYPE_CHECKING:
+    from training.pairs.check import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Paths and URIs as given; None means the default, which may follow from the base or the number of pairs."""
+
+    name: str
+    pairs: str
+    base: str | None = None
+    keep: str | None = None
+    registry: str
+    rank: int | None = None
+    rate: float | None = None
+    steps: int | None = None
+    queries: int | None = None
+    shown: int | None = None
+    mirrored: bool = False
+    workers: int | None = None
+    precision: str | None = None
+    quantised: str | None = None
+    checkpointing: bool = False
+    seed: int = 0
+
+
+def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettings) -> Settings:
+    """Settings: as asked for, else as usual for so many pairs on this base. Raises `UsageError`."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    usual = {
+        "rank": usual_rank(len(pairs)),
+        "rate": base.adapter_rate,
+        "steps": usual_steps(len(pairs)),
+        "attention": base.attention,
+        "workers": gpus or cluster.cores(),
+        "precision": "bfloat16" if gpus else "float32",
+    }
+    names = {field.name for field in fields(Settings)} & {field.name for field in fields(Options)}
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return Settings(**usual | asked)

@@ -1,0 +1,132 @@
+"""From what a training left to a version in the registry: adapter.json, card, samples, pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from infra import registry, store
+from infra.errors import PairError
+from infra.registry import Version
+from pipelines.transfer import bases
+from training.fit.run import Fitted
+from training.fit.settings import Settings
+from training.pairs.check import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One training, before it is done. `base` as asked for; `kept` are pairs of other edits."""
+
+    name: str
+    base: str | None
+    settings: Settings
+    pairs: tuple[Pair, ...]
+    kept: tuple[Pair, ...]
+
+    @property
+    def publication(self) -> str:
+        """Names this piece of work: the same base, pairs and settings are the same adapter."""
+        deciding = {
+            "name": self.name,
+            "revision": bases.revision_of(self.base),
+            "pairs": sorted((pair.digest, pair.name) for pair in self.pairs),
+            "kept": sorted(pair.digest for pair in self.kept),
+            "settings": asdict(self.settings),
+        }
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version:
+    """Write the version. Published again, it is the version that is there already.
+
+    Raises:
+        PairError: a picture was changed while training went on.
+        StoreError: the registry cannot be written.
+    """
+    pairs, files = _pair_files(work, fitted)
+    about = _about(work, fitted, pairs, seconds)
+    files |= {
+        "adapter.safetensors": fitted.weights,
+        "samples.png": fitted.samples,
+        "card.md": _card(work.name, about).encode(),
+    }
+    return registry.publish(address, work.name, files, about, publication=work.publication)
+
+
+def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """What adapter.json says of each pair, and the pairs' files as they were found."""
+    held_out, told, files = set(fitted.outcome["held_out"]), [], {}
+    for index, pair in enumerate(work.pairs):
+        entry: dict[str, Any] = {"name": pair.name, "edit": pair.edit, "digest": pair.digest}
+        entry["role"] = "held_out" if pair.digest in held_out else "train"
+        for role, uri, sha256 in zip(("before", "after"), pair.uris, pair.sha256, strict=True):
+            data = store.read(uri)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise PairError(f"{uri} was changed while the adapter was trained. Run the same command again.")
+            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", pair.name).strip("-.")[-60:]
+            path = f"pairs/{index:03d}-{plain}_{role}{PurePosixPath(uri).suffix.lower()}"
+            files[path] = data
+            entry |= {role: path, f"{role}_sha256": sha256}
+        told.append(entry)
+    return told, files
+
+
+def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Everything that adapter.json says beside what the registry adds."""
+    outcome, folder = fitted.outcome, bases.find_base(work.base)
+    edits = sorted({pair.edit for pair in work.pairs})
+    first, *_ = curve = [_plain(point) for point in outcome["curve"]]
+    return {
+        "base": {
+            "name": work.base or folder.name,
+            "revision": bases.revision_of(work.base),
+            "class": bases.class_of(folder),
+        },
+        "attention": work.settings.attention,
+        "rank": work.settings.rank,
+        "edits": edits,
+        "pairs": pairs,
+        "exemplars": _exemplars(outcome, pairs) if len(edits) == 1 else [],
+        "scores": outcome["score"]
+        | {"base_balanced": first["balanced"], "base_changed": first["changed"]}
+        | {"held_out_pairs": len(outcome["held_out"])},
+        "training": {
+            "settings": asdict(work.settings),
+            "steps_taken": curve[-1]["step"],
+            "samples": outcome["samples"],
+            "seconds": round(seconds, 1),
+            "kept": len(work.kept),
+            "curve": curve,
+        },
+    }
+
+
+def _exemplars(outcome: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[str]:
+    """The pairs that were shown when the adapter was judged: with them it does what its score says."""
+    names = {pair["digest"]: pair["name"] for pair in pairs}
+    return [names[digest] for digest in outcome["shown"] if digest in names]
+
+
+def _plain(point: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if math.isnan(value) else round(value, 4) for key, value in point.items()}
+
+
+def _card(name: str, about: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("training.fit", "."), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    told = about | {"name": name, "settings": about["training"]["settings"], "curve": about["training"]["curve"]}
+    roles = {
+        "trained": [pair for pair in about["pairs"] if pair["role"] == "train"],
+        "held_out": [pair for pair in about["pairs"] if pair["role"] == "held_out"],
+    }
+    return environment.get_template("card.md.j2").render(told | roles)

@@ -1,0 +1,108 @@
+"""One training on Ray: start the workers, listen to them, take home what they leave in the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra import cluster, store
+from infra.errors import EditTransferError
+from training.fit.worker import OUTCOME, SAMPLES, WEIGHTS, Order, Said, work
+
+if TYPE_CHECKING:
+    from ray.train import Checkpoint
+
+LOST_WORKERS = 3  # that a run survives
+CHECKPOINTS = 2  # kept: the newest may be half written when a machine dies
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves: the files of the adapter, and how it came about (see worker.OUTCOME)."""
+
+    weights: bytes
+    samples: bytes
+    outcome: dict[str, Any]
+
+
+def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], address: str | None) -> Fitted:
+    """Train on the cluster at `address`, or on an embedded one.
+
+    Checkpoints go below `place` under the name `run`: the same order under the same name goes on where it was killed.
+
+    Raises:
+        EditTransferError: what the workers refuse (BaseNotFound, PairError), or that the training broke.
+    """
+    workers = order.settings.workers
+    with cluster.connected(workers, address) as resources:
+        from ray.util.queue import Queue
+
+        said = Queue(actor_options={"num_cpus": 0})
+        refusals: list[EditTransferError] = []
+        listener = threading.Thread(target=_listen, args=(said, listen, refusals), daemon=True)
+        listener.start()
+        try:
+            checkpoint = _train(order, place, run, said, gpus=resources.gpus >= workers)
+        finally:
+            said.put(None)
+            listener.join()
+            said.shutdown()
+        if refusals:
+            raise refusals[0]
+        if checkpoint is None:
+            raise EditTransferError("The training left nothing behind. Run the same command again.")
+        with checkpoint.as_directory() as folder:
+            return _taken_home(Path(folder))
+
+
+def _listen(said: Any, listen: Callable[[Said], None], refusals: list[EditTransferError]) -> None:
+    while (heard := said.get()) is not None:
+        if heard.refusal:
+            refusals.append(heard.refusal)
+        else:
+            listen(heard)
+
+
+def _train(order: Order, place: str, run: str, said: Any, *, gpus: bool) -> Checkpoint | None:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    _quiet()
+    filesystem, path = store.arrow(place)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"order": order, "said": said},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=order.settings.workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name=run,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=LOST_WORKERS),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
+        ),
+    )
+    try:
+        return trainer.fit().checkpoint
+    except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EditTransferError(f"The training broke: {reason} Run the same command again to go on.") from error
+
+
+def _quiet() -> None:
+    """Ray Train's own lines give way to ours; its log files stay."""
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    for name in ("ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _taken_home(folder: Path) -> Fitted:
+    weights, samples = ((folder / name).read_bytes() for name in (WEIGHTS, SAMPLES))
+    return Fitted(weights, samples, json.loads((folder / OUTCOME).read_text()))

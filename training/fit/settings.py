@@ -1,0 +1,72 @@
+"""How an adapter is trained: the settings, and sensible ones for a number of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from infra.errors import UsageError
+from pipelines.transfer.bases import Quantised
+from pipelines.transfer.layout import Attention
+
+Precision = Literal["float32", "bfloat16"]
+FEW = 5  # pairs; from here on there is enough to fill a higher rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides an adapter, beside the base and the pairs.
+
+    rank, rate     of the LoRA (alpha is the rank), and its learning rate
+    steps          at most; training stops earlier when the held-out pairs get worse
+    queries        edited behind one shared prefix, in every worker at every step
+    kept_queries   the same for edits that the base can do already and shall keep, where there are any
+    shown          pairs in that prefix, at most
+    views          of each pair, encoded once: the whole picture, and crops
+    mirrored       some views are mirrored; wrong for edits that have a left and a right
+    judge_every    steps between two looks at the held-out pairs
+    patience       looks without a better score before training stops
+    precision      bfloat16 computes with it, the adapter itself stays float32
+    quantised      the frozen base's weights are kept in fewer bits; saves memory, costs accuracy
+    checkpointing  layers run again in the backward pass instead of keeping what they computed; saves memory
+    workers        processes that train together, each on groups of its own
+    """
+
+    rank: int
+    rate: float
+    steps: int
+    attention: Attention
+    queries: int = 8
+    kept_queries: int = 4
+    shown: int = 2
+    views: int = 8
+    mirrored: bool = False
+    judge_every: int = 50
+    patience: int = 6
+    ema: float = 0.98
+    precision: Precision = "float32"
+    quantised: Quantised = "none"
+    checkpointing: bool = False
+    workers: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        smallest = {"rank": 1, "steps": 1, "queries": 1, "shown": 1, "views": 1, "workers": 1, "judge_every": 1}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}.")
+        for name, known in (("precision", get_args(Precision)), ("quantised", get_args(Quantised))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"--{name} can be {' or '.join(known)}, not {getattr(self, name)}.")
+        if not 0 < self.rate < 1:
+            raise UsageError(f"--rate must lie between 0 and 1, not {self.rate:g}.")
+
+
+def usual_rank(pairs: int) -> int:
+    """16 as in the paper, twice that once there are a few pairs (method.md: 16 to 32 for 5 to 20)."""
+    return 32 if pairs >= FEW else 16
+
+
+def usual_steps(pairs: int) -> int:
+    """The rule of thumb of LoRA trainers."""
+    return max(500, 30 * pairs)

@@ -1,0 +1,72 @@
+"""A training as people watch it: a live line, a TensorBoard log, a PNG of samples as they get better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from infra.errors import OutputError
+
+if TYPE_CHECKING:
+    from training.fit.worker import Said
+
+
+class Watch:
+    """Listens to a training. `folder` gets events for TensorBoard and samples/; raises `OutputError` if it cannot."""
+
+    def __init__(self, folder: Path, steps: int, held_out: bool, console: Console) -> None:
+        self.folder, self.steps, self.console = folder, steps, console
+        self.kind = "held out" if held_out else "on its own pairs"
+        self.base: float | None = None
+        self.best: float | None = None
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("step {task.completed:.0f} of {task.total:.0f}  {task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        try:
+            (folder / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written: {error.strerror}. Give another --log DIR.") from error
+
+    def __enter__(self) -> Watch:
+        from tensorboardX import SummaryWriter
+
+        self.events = SummaryWriter(str(self.folder))
+        self.bar.start()
+        self.task = self.bar.add_task("starting", total=self.steps)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        self.events.close()
+
+    def __call__(self, said: Said) -> None:
+        """Show one moment."""
+        if said.loss == said.loss:
+            self.events.add_scalar("loss", said.loss, said.step)
+        if said.score:
+            self._judged(said, said.score)
+        score = f"  {self.kind} {self.best:.1f} dB, base alone {self.base:.1f}" if self.best and self.base else ""
+        self.bar.update(self.task, completed=said.step, description=f"loss {said.loss:.3f}{score}")
+
+    def _judged(self, said: Said, score: dict[str, float]) -> None:
+        balanced = score["balanced"]
+        if said.step == 0:
+            self.base = balanced
+        else:
+            self.best = max(balanced, self.best or balanced)
+        for key, value in score.items():
+            self.events.add_scalar(f"pairs/{key}", value, said.step)
+        if said.sheet:
+            (self.folder / "samples" / f"{said.step:06d}.png").write_bytes(said.sheet)
+        if not self.console.is_terminal:
+            self.console.print(f"step {said.step}  loss {said.loss:.3f}  {self.kind} {balanced:.2f} dB")

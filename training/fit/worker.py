@@ -1,0 +1,141 @@
+"""What every Ray Train worker does: fit, tell the driver how it goes, leave checkpoints in the store."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import EditTransferError, ImageError, PairError
+from training.fit.settings import Settings
+from training.pairs.check import Pair
+
+STATE, WEIGHTS, OUTCOME, SAMPLES = "state.pt", "adapter.safetensors", "outcome.json", "samples.png"
+COLUMNS = ("before", "after", "query", "result", "truth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be fitted.
+
+    base     as Editor.load takes it
+    kept     pairs of edits to keep
+    threads  for each worker on a CPU
+    """
+
+    base: str | None
+    pairs: tuple[Pair, ...]
+    kept: tuple[Pair, ...]
+    settings: Settings
+    threads: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """How it goes, as the driver hears of it. `sheet` is a PNG of the judged pairs."""
+
+    step: int
+    loss: float
+    samples_per_second: float
+    score: dict[str, float] | None = None
+    sheet: bytes | None = None
+    refusal: EditTransferError | None = None
+
+
+def work(config: dict[str, Any]) -> None:
+    """The loop of one worker. `config` has the `order`, and a Ray queue, `said`."""
+    order, said = config["order"], config["said"]
+    try:
+        _work(order, said)
+    except ImageError as error:
+        said.put(Said(step=0, loss=0.0, samples_per_second=0.0, refusal=PairError(f"A pair cannot be used: {error}")))
+    except EditTransferError as error:
+        said.put(Said(step=0, loss=0.0, samples_per_second=0.0, refusal=error))
+
+
+def _work(order: Order, said: Any) -> None:
+    import ray.train
+    import torch
+
+    from training.fit.fitting import Fit
+
+    first = ray.train.get_context().get_world_rank() == 0
+    if order.threads:
+        torch.set_num_threads(order.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        fit = Fit(_editor(order), order.pairs, order.kept, order.settings, Path(folder))
+        _restore(fit, ray.train.get_checkpoint())
+        for moment in fit.run():
+            if first:
+                said.put(_told(moment))
+            if moment.judged:
+                _report(fit, moment, Path(folder), first)
+
+
+def _editor(order: Order) -> Any:
+    from pipelines.transfer import Editor
+
+    settings = order.settings
+    return Editor.load(order.base, attention=settings.attention, quantised=settings.quantised)
+
+
+def _restore(fit: Any, checkpoint: Any) -> None:
+    import torch
+
+    if checkpoint is None:
+        return
+    with checkpoint.as_directory() as folder:
+        fit.restore(torch.load(Path(folder, STATE), weights_only=True, map_location="cpu"))
+
+
+def _told(moment: Any) -> Said:
+    from training.sheet import png
+
+    progress = moment.progress
+    return Said(
+        step=progress.step,
+        loss=progress.loss,
+        samples_per_second=progress.samples_per_second,
+        score=asdict(moment.score) if moment.score else None,
+        sheet=png(_sheet(moment)) if moment.pictures else None,
+    )
+
+
+def _sheet(moment: Any) -> Any:
+    from training.sheet import SheetRow, contact_sheet
+
+    return contact_sheet(COLUMNS, [SheetRow("", pictures) for pictures in moment.pictures])
+
+
+def _report(fit: Any, moment: Any, folder: Path, first: bool) -> None:
+    """All workers meet here; the first one brings the checkpoint, at the end with the adapter in it."""
+    import ray.train
+    import torch
+
+    metrics = {"step": moment.progress.step, "loss": moment.progress.loss}
+    if not first:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as kept:
+        torch.save(fit.state(), Path(kept, STATE))
+        if moment.over:
+            _write_outcome(fit, moment, Path(kept))
+        ray.train.report(metrics, ray.train.Checkpoint.from_directory(kept))
+
+
+def _write_outcome(fit: Any, moment: Any, folder: Path) -> None:
+    from training.fit import lora
+    from training.sheet import png
+
+    lora.save(fit.editor.family.transformer, folder, WEIGHTS)
+    (folder / SAMPLES).write_bytes(png(_sheet(moment)))
+    outcome = {
+        "score": asdict(moment.score),
+        "curve": fit.curve,
+        "held_out": [pair.digest for pair in fit.held_out],
+        "shown": list(dict.fromkeys(pair.digest for trial in fit.trials for pair in trial.shown)),
+        "samples": moment.progress.samples,
+    }
+    (folder / OUTCOME).write_text(json.dumps(outcome))
