@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from infra.errors import EXIT_INTERRUPTED, EditTransferError
 
-SUB_COMMANDS = ("pipelines.catalog.cli", "training.cli")
+SUB_COMMANDS = ("pipelines.catalog.cli", "infra.registry.cli", "training.cli")
 
 
 class Sentences(TyperGroup):

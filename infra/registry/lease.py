@@ -1,0 +1,165 @@
+"""Leases: one holder at a time, who renews while it works. A log as well; its latest entry says who and until when.
+
+The clocks of those who compete may differ by less than a third of a lease.
+"""
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from infra import store
+from infra.errors import AdapterDamaged, LeaseHeld, StoreError
+from infra.registry import document, layout, log
+
+Clock = Callable[[], datetime]
+
+_PROCESS = secrets.token_hex(8)  # a number is given to another process when its owner is gone, this is not
+
+
+class Lease:
+    """A lease that is held. `lost` is set once somebody else has it, or it ran out and could not be renewed."""
+
+    def __init__(self, uri: str, number: int, entry: dict[str, Any], seconds: float, clock: Clock) -> None:
+        self.uri, self.seconds, self.clock = uri, seconds, clock
+        self.lost = threading.Event()
+        self._number, self._entry = number, entry
+        self._released = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name=f"lease {uri}", daemon=True)
+        self._keeper.start()
+
+    def renew(self) -> bool:
+        """Hold it for another term; False, and `lost`, if it is not ours any more."""
+        try:
+            if not self._append({"until": _text(self.clock() + timedelta(seconds=self.seconds))}):
+                self.lost.set()
+        except StoreError:  # the store may come back before the term is over
+            if self.clock() >= _time(self._entry["until"]):
+                self.lost.set()
+        return not self.lost.is_set()
+
+    def release(self) -> None:
+        """Let it go; a store that does not answer lets it run out."""
+        self._released.set()
+        self._keeper.join()
+        if not self.lost.is_set():
+            with suppress(StoreError):
+                self._append({"until": _text(self.clock()), "released": True})
+
+    def _keep(self) -> None:
+        while not self._released.wait(self.seconds / 3) and self.renew():
+            pass
+
+    def _append(self, changes: dict[str, Any]) -> bool:
+        entry = self._entry | changes
+        if not _appended(self.uri, self._number + 1, entry):
+            return False
+        store.delete(log.entry_uri(self.uri, self._number))  # superseded: only the latest counts
+        self._number, self._entry = self._number + 1, entry
+        return True
+
+
+@contextmanager
+def lease(registry: str, name: str, purpose: str, seconds: float = 60, clock: Clock = document.now) -> Iterator[Lease]:
+    """Be the only one at some work on an adapter, renewed in the background while the block lasts.
+
+    A holder that ended without letting go is followed at once on its machine, elsewhere when its term is over.
+    Raises LeaseHeld if another holds it, and StoreError.
+    """
+    uri = layout.lease_uri(registry, name, purpose)
+    held = _acquired(uri, f"{name}: {purpose}", seconds, clock)
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def _is_over(entry: dict[str, Any], now: datetime) -> bool:
+    """Whether nobody holds what this entry, the latest of its log, gave away. Raises AdapterDamaged."""
+    return bool(entry.get("released")) or ended(entry) <= now or _is_dead(entry)
+
+
+def ended(entry: dict[str, Any]) -> datetime:
+    """When the term of an entry is over. Raises AdapterDamaged."""
+    return _time(entry.get("until"))
+
+
+def _acquired(uri: str, what: str, seconds: float, clock: Clock) -> Lease:
+    while True:
+        latest = log.latest(uri)
+        if latest and not _is_over(latest[1], clock()):
+            raise LeaseHeld(_held(what, latest[1]))
+        number, entry = (latest[0] if latest else 0) + 1, _entry(clock(), seconds)
+        if _appended(uri, number, entry):
+            if latest:
+                store.delete(log.entry_uri(uri, latest[0]))
+            return Lease(uri, number, entry, seconds, clock)
+
+
+def _appended(uri: str, number: int, entry: dict[str, Any]) -> bool:
+    """Whether the entry rules. A number may be free because it was superseded and removed: that wins nothing."""
+    if not log.append(uri, number, entry):
+        return False
+    if log.numbers(uri)[-1] == number:
+        return True
+    store.delete(log.entry_uri(uri, number))
+    return False
+
+
+def _entry(now: datetime, seconds: float) -> dict[str, Any]:
+    return {
+        "holder": document.me(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "process": _PROCESS,
+        "since": _text(now),
+        "until": _text(now + timedelta(seconds=seconds)),
+    }
+
+
+def _is_dead(entry: dict[str, Any]) -> bool:
+    """Whether the holder is a process of this machine that has ended."""
+    if entry.get("machine") != _machine():
+        return False
+    if entry["pid"] == os.getpid():
+        return entry["process"] != _PROCESS
+    try:
+        os.kill(entry["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Where process numbers mean the same: containers may share a host name, and even a kernel."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(parts)
+
+
+def _held(what: str, entry: dict[str, Any]) -> str:
+    who = f"{entry.get('holder')} (process {entry.get('pid')})"
+    since, until = (f"{_time(entry.get(key)):%Y-%m-%d %H:%M:%S}" for key in ("since", "until"))
+    return f"{what} is held by {who} since {since}, until {until} UTC unless it is renewed; wait, or stop that process."
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _time(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise AdapterDamaged(f"A lease says {text!r} where a time was written; remove it from the registry.") from None

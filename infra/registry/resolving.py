@@ -1,0 +1,43 @@
+"""From a ref to one immutable version."""
+
+from infra.errors import AdapterDamaged, AdapterNotFound
+from infra.registry import layout, moves, reading
+from infra.registry.moves import Move
+from infra.registry.reading import Version
+
+
+def resolve(registry: str, ref: str) -> Version:
+    """What `name`, `name@3` or `name@production` means now; a bare name is production, or else the newest.
+
+    Raises AdapterNotFound, AdapterDamaged if what is stored is not what was published or promoted, and
+    RegistryError for a ref that cannot be one.
+    """
+    name, number, alias = layout.parsed(ref)
+    if number is not None:
+        return reading.find(registry, name, number)
+    while move := moves.current(registry, name, alias or layout.PRODUCTION):
+        try:
+            return _promoted(registry, name, alias or layout.PRODUCTION, move)
+        except AdapterNotFound:
+            if not reading.is_deleted(registry, name, move.version):
+                raise
+    if alias:
+        raise _no_alias(registry, name, alias)
+    newest = reading.newest(registry, name)
+    if newest is None:
+        raise reading.not_found(registry, name)
+    return newest
+
+
+def _promoted(registry: str, name: str, alias: str, move: Move) -> Version:
+    version = reading.find(registry, name, move.version)
+    if version.digest != move.digest:
+        raise AdapterDamaged(f"{version.uri}: this is not the {version.ref} that {move.by} promoted to {alias}.")
+    return version
+
+
+def _no_alias(registry: str, name: str, alias: str) -> AdapterNotFound:
+    if not reading.numbers(registry, name):
+        return reading.not_found(registry, name)
+    there = ", ".join(moves.aliases(registry, name)) or "none yet"
+    return AdapterNotFound(f"{name} has no alias {alias} in {registry}; its aliases: {there}.")
