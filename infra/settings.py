@@ -8,6 +8,7 @@ from infra.errors import SettingError
 
 PREFIX = "EDIT_TRANSFER_"
 REGISTRY = "~/.edit-transfer/registry"
+CACHE = "~/.cache/edit-transfer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +19,14 @@ class Settings:
     max_pixels  images with more pixels than this are refused before they are decoded
     ray         address of the Ray cluster to use; None starts one inside the process
     registry    where adapters are published and looked up: a folder, s3:// or memory://
+    cache       folder for copies of adapters; may be emptied at any time
     """
 
     base: str | None = None
     max_pixels: int = 100_000_000
     ray: str | None = None
     registry: str = field(default_factory=lambda: expanded(REGISTRY))
+    cache: str = field(default_factory=lambda: expanded(CACHE))
 
 
 def expanded(folder: str) -> str:
@@ -38,6 +41,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         max_pixels=_positive(environment, f"{PREFIX}MAX_PIXELS", Settings.max_pixels),
         ray=environment.get("RAY_ADDRESS") or None,
         registry=expanded(environment.get(f"{PREFIX}REGISTRY") or REGISTRY),
+        cache=expanded(environment.get(f"{PREFIX}CACHE") or CACHE),
     )
 
 

@@ -5,7 +5,6 @@ Letters: B images, S tokens, C channels.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,8 +17,3 @@ def importance(query_BSC: Tensor, truth_BSC: Tensor) -> Tensor:
     token = 0.5 + 0.5 * (change / (mean + 1e-4)).clamp(max=6)
     weight = token / (0.1 + mean)
     return weight / weight.mean()
-
-
-def logit_normal(count: int, generator: torch.Generator, shift: float = 0.0) -> Tensor:
-    """(count,) noise levels in (0, 1): the sigmoid of a normal (Esser et al., arXiv 2403.03206)."""
-    return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device) + shift)

@@ -85,8 +85,25 @@ def apply(
         ),
     ] = None,
     adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="REF[:SCALE]",
+            help="A trained adapter: NAME, NAME@3, NAME@production. Its own pairs show the edit; --pair adds more."
+            " Give it again to stack several, as in --adapter lift --adapter shine:0.7.",
+            rich_help_panel=EDIT,
+        ),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="How strongly adapters count: 1 as trained, 0 not at all.", rich_help_panel=EDIT)
+    ] = 1.0,
+    registry: Annotated[
         str | None,
-        typer.Option("--adapter", metavar="REF", help="A trained adapter, e.g. name@3.", rich_help_panel=EDIT),
+        typer.Option(
+            metavar="URI",
+            help="Where adapters are. Default: EDIT_TRANSFER_REGISTRY or ~/.edit-transfer/registry.",
+            rich_help_panel=EDIT,
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -141,7 +158,7 @@ def apply(
         typer.Option("--json", help="The summary as one JSON object on stdout.", rich_help_panel=OUTCOME),
     ] = False,
 ) -> None:
-    """Edit a catalog the way a before/after pair shows.
+    """Edit a catalog the way a before/after pair shows, or a trained adapter.
 
     Run the same command again after a stop or with new images: finished work is not repeated.
     Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 1 the job broke, 130 stopped.
@@ -157,7 +174,9 @@ def apply(
         pairs=list(zip((pair or [])[::2], (pair or [])[1::2], strict=True)),
         input=source,
         output=output,
-        adapter=adapter,
+        adapters=adapter or (),
+        scale=scale,
+        registry=registry,
         base=base,
         workers=workers,
         batch_size=batch_size,

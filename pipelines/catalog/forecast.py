@@ -9,7 +9,7 @@ from infra.errors import ImageError, StoreError
 from infra.settings import Settings
 from pipelines import codec
 from pipelines.catalog import stages
-from pipelines.catalog.job import Options, Prepared, workers_wanted
+from pipelines.catalog.job import Options, Prepared, job_of, workers_wanted
 from pipelines.catalog.listing import Input
 
 SAMPLE = 4
@@ -43,7 +43,7 @@ def forecast(prepared: Prepared, options: Options, settings: Settings) -> Foreca
         except ImageError as error:
             failures.append((task.input.relative_path, error.code, str(error)))
     sizes = sorted(((header.width, header.height) for header in headers), key=lambda size: size[0] * size[1])
-    each = _seconds_per_image(prepared, good, settings)
+    each = _seconds_per_image(prepared, options, good, settings)
     return Forecast(
         total=len(prepared.inputs),
         to_do=len(prepared.plan.tasks),
@@ -58,11 +58,11 @@ def forecast(prepared: Prepared, options: Options, settings: Settings) -> Foreca
     )
 
 
-def _seconds_per_image(prepared: Prepared, good: list[Input], settings: Settings) -> float | None:
+def _seconds_per_image(prepared: Prepared, options: Options, good: list[Input], settings: Settings) -> float | None:
     """Measured like one worker of the job, on images from all over the catalog, one after the other."""
     if not good:
         return None
-    editor, prefix = stages.ready_editor(prepared.base, prepared.pairs, batch_size=1)
+    editor, prefix = job_of(prepared, options, settings, workers=1).ready_editor()
     times = []
     for found in good[:: max(1, len(good) // SAMPLE)][:SAMPLE]:
         began = time.perf_counter()

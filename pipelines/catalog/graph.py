@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -18,9 +18,13 @@ from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
 
 from infra import store
 from infra.errors import EditTransferError, ImageError
+from pipelines.adapters import Worn
 from pipelines.catalog import manifest, stages
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.transfer import Editor, Prefix
 
 # Reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
 CPUS_BESIDE_EDITS = 0.25
@@ -32,17 +36,26 @@ SIZES_LOOKED_AT = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a recipe over a catalog. `base` is as Editor.load takes it, `gpus` is for each actor."""
+    """One run of a recipe over a catalog. `base` is as Editor.load takes it, `gpus` is for each actor.
+
+    `worn` are the adapters, `cache` the folder on every machine that keeps their weights.
+    """
 
     job_id: str
     recipe: Recipe
     base: str | None
     pairs: Sequence[tuple[Image.Image, Image.Image]]
+    worn: Sequence[Worn]
+    cache: str
     output: str
     max_pixels: int
     workers: int
     batch_size: int
     gpus: float = 0
+
+    def ready_editor(self) -> tuple["Editor", "Prefix"]:
+        """What every edit actor starts with; see `stages.ready_editor`."""
+        return stages.ready_editor(self.base, self.pairs, self.recipe.attention, self.batch_size, self.worn, self.cache)
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,7 @@ class _Edit:
         self.recipe = job.recipe
         self.refusal: EditTransferError | None = None
         try:
-            self.editor, self.prefix = stages.ready_editor(job.base, job.pairs, job.batch_size)
+            self.editor, self.prefix = job.ready_editor()
         except EditTransferError as error:
             self.refusal = error
 

@@ -9,9 +9,10 @@ from PIL import Image
 from rich.console import Console
 
 from infra import cluster, store
-from infra.errors import AdapterNotFound, ImageError, OutputError, PairError, StoreError, UsageError
+from infra.errors import ImageError, OutputError, PairError, StoreError, UsageError
 from infra.settings import Settings
-from pipelines import codec
+from pipelines import adapters, codec
+from pipelines.adapters import Worn
 from pipelines.catalog import graph, manifest, report
 from pipelines.catalog.listing import Catalog, Input, canonical, list_catalog, mark_duplicates
 from pipelines.catalog.plan import Plan, plan
@@ -29,7 +30,9 @@ class Options:
     pairs: Sequence[tuple[str, str]]
     input: str
     output: str
-    adapter: str | None = None
+    adapters: Sequence[str] = ()
+    scale: float = 1.0
+    registry: str | None = None
     base: str | None = None
     workers: int | None = None
     batch_size: int = 8
@@ -51,6 +54,7 @@ class Prepared:
     output: str
     base: str | None
     pairs: Sequence[Pair]
+    worn: Sequence[Worn]
     recipe: Recipe
     catalog: Catalog
     inputs: Sequence[Input]
@@ -80,27 +84,36 @@ class Summary:
 
 
 def prepare(options: Options, settings: Settings) -> Prepared:
-    """Check pairs, base, input and output, and find what is left to do. Raises a UsageError of some kind."""
-    if options.adapter is not None:
-        raise AdapterNotFound(f"There is no adapter {options.adapter!r}: show the edit with --pair BEFORE AFTER.")
-    if not options.pairs:
-        raise UsageError("Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it.")
+    """Check pairs, adapters, base, input and output, and find what is left to do. Raises a UsageError of some kind."""
     output, base = canonical(options.output), options.base or settings.base
-    files = [(_read_pair(before), _read_pair(after)) for before, after in options.pairs]
+    revision = bases.revision_of(base)
+    worn = adapters.find(options.registry or settings.registry, options.adapters, options.scale, revision)
+    files = [*adapters.exemplars(worn), *_given_pairs(options)]
+    if not files:
+        raise UsageError(_no_pairs(worn))
     pairs = [
-        (_decode_pair(before, data[0], settings), _decode_pair(after, data[1], settings))
-        for (before, after), data in zip(options.pairs, files, strict=True)
+        (_decode_pair(name, before, settings), _decode_pair(name, after, settings)) for name, before, after in files
     ]
     for before, after in pairs:
         check_framing(before, after)
     catalog = list_catalog(options.input, output)
     inputs = mark_duplicates(catalog.inputs, options.format)[: options.limit]
-    recipe = _recipe(options, base, [(sha256(before), sha256(after)) for before, after in files])
+    recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files])
     recorded = manifest.SCHEMA.empty_table()
     if not options.fresh:
         recorded = manifest.read(store.join(output, "manifest"))
     left = plan(inputs, recorded, recipe, options.retry_failed)
-    return Prepared(output, base, pairs, recipe, catalog, inputs, left)
+    return Prepared(output, base, pairs, worn, recipe, catalog, inputs, left)
+
+
+def _no_pairs(worn: Sequence[Worn]) -> str:
+    if not worn:
+        return "Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it."
+    return f"{worn[0].version.ref} has no pair of its own to show its edit: show which with --pair BEFORE AFTER."
+
+
+def _given_pairs(options: Options) -> list[tuple[str, bytes, bytes]]:
+    return [(f"{before}, {after}", _read_pair(before), _read_pair(after)) for before, after in options.pairs]
 
 
 def _read_pair(uri: str) -> bytes:
@@ -110,25 +123,28 @@ def _read_pair(uri: str) -> bytes:
         raise PairError(f"This image of the pair cannot be read: {error}") from None
 
 
-def _decode_pair(uri: str, data: bytes, settings: Settings) -> Image.Image:
+def _decode_pair(name: str, data: bytes, settings: Settings) -> Image.Image:
     try:
         return codec.decode(data, settings.max_pixels).image
     except ImageError as error:
-        raise PairError(f"{uri}: this image of the pair cannot be used: {error}") from None
+        raise PairError(f"{name}: an image of this pair cannot be used: {error}") from None
 
 
-def _recipe(options: Options, base: str | None, pairs: Sequence[tuple[str, str]]) -> Recipe:
+def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]]) -> Recipe:
     folder = bases.find_base(base)
     usual = bases.settings_of(folder)
     return Recipe(
         base=base or folder.name,
         revision=bases.revision_of(folder),
         pairs=tuple(pairs),
-        attention=usual.attention,
+        attention=next((each.attention for each in worn if each.attention), usual.attention),
         max_area=usual.max_area,
         steps=options.steps or usual.steps,
         seed=options.seed,
         format=options.format,
+        adapter="+".join(each.digest for each in worn) or None,
+        adapter_name=worn[0].version.name if len(worn) == 1 else "+".join(each.told for each in worn) or None,
+        adapter_version=worn[0].version.number if len(worn) == 1 else None,
     )
 
 
@@ -171,19 +187,28 @@ def work(prepared: Prepared, options: Options, settings: Settings, job_id: str, 
     tasks = prepared.plan.tasks
     workers = workers_wanted(options, len(tasks))
     with cluster.connected(workers + 2 * graph.CPUS_BESIDE_EDITS, settings.ray) as resources:
-        job = graph.Job(
-            job_id=job_id,
-            recipe=prepared.recipe,
-            base=prepared.base,
-            pairs=prepared.pairs,
-            output=prepared.output,
-            max_pixels=settings.max_pixels,
-            workers=workers,
-            batch_size=options.batch_size,
-            gpus=min(1, resources.gpus / workers),
-        )
+        job = job_of(prepared, options, settings, workers, job_id, min(1, resources.gpus / workers))
         for counts in graph.run(job, tasks):
             meter.add(counts)
+
+
+def job_of(
+    prepared: Prepared, options: Options, settings: Settings, workers: int, job_id: str = "", gpus: float = 0
+) -> graph.Job:
+    """The job as its actors get it."""
+    return graph.Job(
+        job_id=job_id,
+        recipe=prepared.recipe,
+        base=prepared.base,
+        pairs=prepared.pairs,
+        worn=prepared.worn,
+        cache=settings.cache,
+        output=prepared.output,
+        max_pixels=settings.max_pixels,
+        workers=workers,
+        batch_size=options.batch_size,
+        gpus=gpus,
+    )
 
 
 def _summary(prepared: Prepared, meter: Meter) -> Summary:

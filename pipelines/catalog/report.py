@@ -83,6 +83,7 @@ def _settings(prepared: "Prepared", options: "Options") -> dict[str, Any]:
     recipe = asdict(prepared.recipe)
     shown = {name: recipe[name] for name in ("base", "attention", "steps", "seed", "max_area")}
     return shown | {
+        "adapter": " + ".join(each.told for each in prepared.worn) or "none",
         "input": options.input,
         "output": prepared.output,
         "format": recipe["format"] or "as the input",

@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, ImageStat
 
 from infra import store
 from infra.errors import ImageError, PairError, StoreError
-from pipelines import codec
+from pipelines import adapters, codec
+from pipelines.adapters import Worn
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
@@ -21,6 +23,7 @@ from pipelines.catalog.work import Recipe, sha256
 
 if TYPE_CHECKING:
     from pipelines.transfer import Editor, Pair, Prefix
+    from pipelines.transfer.layout import Attention
 
 HEADER_BYTES = 256 * 1024
 
@@ -38,18 +41,28 @@ class Item:
     seconds: float | None = None
 
 
-def ready_editor(base: str | None, pairs: Sequence["Pair"], batch_size: int) -> tuple["Editor", "Prefix"]:
-    """An Editor that remembers the pairs, as every worker has one. Raises BaseNotFound and PairError.
+def ready_editor(
+    base: str | None,
+    pairs: Sequence["Pair"],
+    attention: "Attention",
+    batch_size: int,
+    worn: Sequence[Worn] = (),
+    cache: str = "",
+) -> tuple["Editor", "Prefix"]:
+    """An Editor that remembers the pairs, as every worker has one.
 
     On a CPU it computes with one thread, always: the number of threads decides the last bit of a sum, and so,
     now and then, a pixel.
+
+    Raises BaseNotFound, AdapterNotFound, AdapterDamaged and PairError.
     """
     import torch
 
     from pipelines.transfer import Editor
 
     torch.set_num_threads(1)
-    editor = Editor.load(base, batch_size=batch_size)
+    loras = adapters.loras(worn, Path(cache))
+    editor = Editor.load(base, adapter=loras, attention=attention, batch_size=batch_size)
     try:
         return editor, editor.remember(pairs)
     except ImageError as error:
@@ -142,6 +155,8 @@ def _row(item: Item, recipe: Recipe) -> dict[str, Any]:
         "width": size[0],
         "height": size[1],
         "work_id": recipe.work_id(item.sha256),
+        "adapter": recipe.adapter_name,
+        "adapter_version": recipe.adapter_version,
         "adapter_digest": recipe.adapter,
         "base": recipe.base,
         "steps": recipe.steps,

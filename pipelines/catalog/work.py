@@ -3,6 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.transfer.layout import Attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,8 +14,9 @@ class Recipe:
     """Everything but the image that decides a result.
 
     revision  digest of the base's weights; `base` is only its name and decides nothing
+    adapter   digests and scales of the adapters, None where pairs alone show the edit; `adapter_name` and
+              `adapter_version` (None for several) are only what they are called
     pairs     sha256 of the before and the after file of each pair
-    adapter   digest of the adapter, None where pairs alone show the edit
     format    output format, None for the input's own; decides the file, but not the pixels
     seed      the number given by the user, from which every image's own seed is derived
     """
@@ -19,12 +24,14 @@ class Recipe:
     base: str
     revision: str
     pairs: tuple[tuple[str, str], ...]
-    attention: str
+    attention: "Attention"
     max_area: int
     steps: int
     seed: int = 0
     format: str | None = None
     adapter: str | None = None
+    adapter_name: str | None = None
+    adapter_version: int | None = None
 
     def digest(self) -> str:
         """sha256 over what decides the result files."""
@@ -33,7 +40,8 @@ class Recipe:
     def pixels_digest(self) -> str:
         """sha256 over what decides the pixels."""
         deciding = asdict(self)
-        del deciding["base"], deciding["format"]
+        for only_told in ("base", "format", "adapter_name", "adapter_version"):
+            del deciding[only_told]
         return _digest(deciding)
 
     def seed_for(self, input_sha256: str) -> int:

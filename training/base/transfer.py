@@ -14,7 +14,7 @@ from training.base.architecture import Recipe
 from training.base.batches import Batch, Encoder, draw_batch
 from training.base.heads import PairReader, Preview
 from training.loop import generator_for
-from training.loss import importance, logit_normal
+from training.loss import importance
 
 ALL_NOISE = 0.7  # share of tuples at t = 1, where the edit is decided; the others have a logit-normal level
 FIRST_GRIDS = 0.7  # share of steps with the first set of panel shapes
@@ -88,7 +88,7 @@ def _draw_grids(recipe: Recipe, generator: torch.Generator) -> tuple[Grid, Grid]
 
 
 def _draw_noise_levels(tuples: int, generator: torch.Generator) -> Tensor:
-    """All noise for most tuples, for the others a logit-normal level."""
-    levels = logit_normal(tuples, generator, shift=0.5)
+    """All noise for most tuples, for the others a logit-normal level (Esser et al., arXiv 2403.03206)."""
+    normal = torch.randn(tuples, generator=generator, device=generator.device)
     alone = torch.rand(tuples, generator=generator, device=generator.device) < ALL_NOISE
-    return torch.where(alone, 1.0, levels)
+    return torch.where(alone, 1.0, torch.sigmoid(normal + 0.5))

@@ -36,13 +36,15 @@ def train(
     ] = None,
     mirrored: Annotated[
         bool,
-        typer.Option("--mirrored", help="The edit has no left and right: learn from mirrored pairs too.",
-                     rich_help_panel=DATA),
+        typer.Option(
+            "--mirrored", help="The edit has no left and right: learn from mirrored pairs too.", rich_help_panel=DATA
+        ),
     ] = False,
     base: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|ID", help="Pretrained base. Default: EDIT_TRANSFER_BASE or bundled.",
-                     rich_help_panel=LORA),
+        typer.Option(
+            metavar="FOLDER|ID", help="Pretrained base. Default: EDIT_TRANSFER_BASE or bundled.", rich_help_panel=LORA
+        ),
     ] = None,
     rank: Annotated[
         int | None, typer.Option(min=1, help="Of the LoRA. Default: 16, from 5 pairs on 32.", rich_help_panel=LORA)
@@ -51,35 +53,41 @@ def train(
         int | None,
         typer.Option(min=1, help="At most. Default: 30 a pair, 500 at least.", rich_help_panel=LORA),
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives another adapter.", rich_help_panel=LORA)] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train together. Default: GPUs, or cores.",
-                                 rich_help_panel=RUN)
+        int | None,
+        typer.Option(min=1, help="Processes that train together. Default: GPUs, or cores.", rich_help_panel=RUN),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="`float32` or `bfloat16`. Default: bfloat16 on a GPU.", rich_help_panel=RUN)
     ] = None,
     quantised: Annotated[
-        str | None, typer.Option(help="Keep the frozen base as `float8`: half the memory of bfloat16.",
-                                 rich_help_panel=RUN)
+        str | None,
+        typer.Option(help="Keep the frozen base as `float8`: half the memory of bfloat16.", rich_help_panel=RUN),
     ] = None,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Less memory for more time: compute layers twice.",
-                           rich_help_panel=RUN)
+        bool,
+        typer.Option("--checkpointing", help="Less memory for more time: compute layers twice.", rich_help_panel=RUN),
     ] = False,
     registry: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Default: EDIT_TRANSFER_REGISTRY or ~/.edit-transfer/registry.",
-                     rich_help_panel=RUN),
+        typer.Option(
+            metavar="URI", help="Default: EDIT_TRANSFER_REGISTRY or ~/.edit-transfer/registry.", rich_help_panel=RUN
+        ),
     ] = None,
     log: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Gets TensorBoard events and samples. Default: runs/NAME.",
-                     rich_help_panel=OUTCOME),
+        typer.Option(
+            metavar="DIR", help="Gets TensorBoard events and samples. Default: runs/NAME.", rich_help_panel=OUTCOME
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTCOME)] = False,
-) -> None:  # fmt: skip
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTCOME)
+    ] = False,
+) -> None:
     """Train an adapter from before/after pairs, and publish it.
 
     One pair is enough to try, five to twenty are good. Some are held out, and decide which moment of the training is

@@ -12,9 +12,7 @@ from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention, layout
 from pipelines.transfer.passes import remember, velocity_field
 from training.fit.draw import Group
-from training.loss import importance, logit_normal
-
-VISITED = 0.5  # share of tuples at a noise level where sampling stops by; the others have a logit-normal one
+from training.loss import importance
 
 
 def group_loss(
@@ -54,6 +52,5 @@ def _of_base(family: Flux2, attention: Attention, group: Group, query: Tensor, n
 
 
 def _noise_levels(count: int, visited: list[float], generator: torch.Generator) -> Tensor:
-    stops = torch.tensor(visited)[torch.randint(len(visited), (count,), generator=generator)]
-    stopped = torch.rand(count, generator=generator) < VISITED
-    return torch.where(stopped, stops, logit_normal(count, generator))
+    """(count,) levels at which sampling stops by, and no others: where these are few, they are all that counts."""
+    return torch.tensor(visited)[torch.randint(len(visited), (count,), generator=generator)]

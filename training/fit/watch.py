@@ -43,9 +43,7 @@ class Watch:
         self.task = self.bar.add_task("starting", total=self.steps)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.bar.stop()
         self.events.close()
 

@@ -20,7 +20,7 @@ def item(name: str, image: Image.Image | None, error: ImageError | None = None) 
 
 @pytest.fixture(scope="module")
 def editor(tiny_base, scene):
-    return stages.ready_editor(str(tiny_base), [(scene(1), scene(2))], batch_size=8)
+    return stages.ready_editor(str(tiny_base), [(scene(1), scene(2))], "prefix", batch_size=8)
 
 
 def test_one_image_that_breaks_its_batch_costs_the_others_nothing(editor, scene):
@@ -36,7 +36,7 @@ def test_one_image_that_breaks_its_batch_costs_the_others_nothing(editor, scene)
 def test_a_pair_of_different_framing_is_refused(tiny_base, scene):
     for after in (scene(2, (48, 16)), Image.new("RGB", (1, 1))):
         with pytest.raises(PairError):
-            stages.ready_editor(str(tiny_base), [(scene(1), after)], batch_size=8)
+            stages.ready_editor(str(tiny_base), [(scene(1), after)], "prefix", batch_size=8)
 
 
 def test_unchanged_bytes_are_not_decoded_again(tmp_path):

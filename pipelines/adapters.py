@@ -1,0 +1,109 @@
+"""Adapters as people name them, `lift-arms@production` or `shine@2:0.7`: found, checked, copied here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra import registry
+from infra.errors import AdapterDamaged, AdapterNotFound, UsageError
+from infra.registry import Version
+from infra.registry.layout import WEIGHTS
+
+if TYPE_CHECKING:
+    from pipelines.transfer import Lora
+    from pipelines.transfer.layout import Attention
+
+SCALED = re.compile(r"(?P<ref>[^:]+):(?P<scale>-?[\d.]+)")
+
+
+@dataclass(frozen=True)
+class Worn:
+    """A version that is used, and how strongly it counts (1 as trained)."""
+
+    version: Version
+    scale: float = 1.0
+
+    @property
+    def told(self) -> str:
+        """For people: `name@3`, `name@3:0.7`."""
+        return self.version.ref if self.scale == 1 else f"{self.version.ref}:{self.scale:g}"
+
+    @property
+    def digest(self) -> str:
+        """What decides pixels: the version's digest, and the scale unless it is 1."""
+        return self.version.digest if self.scale == 1 else f"{self.version.digest}:{self.scale:g}"
+
+    @property
+    def attention(self) -> Attention | None:
+        """The attention that it was trained with, None where nobody knows."""
+        return self.version.about.get("attention")
+
+
+def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list[Worn]:
+    """The versions that refs mean now, for a base of this revision; `scale` counts for all of them.
+
+    Raises:
+        UsageError: a scale that is no number, or adapters that cannot be worn together.
+        AdapterNotFound: there is no such adapter, or it was trained on another base.
+        AdapterDamaged: what is stored is not what was published.
+    """
+    worn = [_found(address, ref, scale) for ref in refs]
+    for each in worn:
+        _check_base(each.version, revision)
+    if len({each.attention for each in worn} - {None}) > 1:
+        told = ", ".join(f"{each.version.ref} with {each.attention}" for each in worn)
+        raise UsageError(f"These adapters were trained with different attention: {told}. Use one of them.")
+    return worn
+
+
+def _found(address: str, ref: str, scale: float) -> Worn:
+    match = SCALED.fullmatch(ref)
+    if not match and ":" in ref:
+        raise UsageError(f"{ref}: the scale after the colon must be a number, as in {ref.partition(':')[0]}:0.7.")
+    name, own = (match["ref"], float(match["scale"])) if match else (ref, 1.0)
+    return Worn(registry.resolve(address, name), own * scale)
+
+
+def _check_base(version: Version, revision: str) -> None:
+    base = version.about.get("base", {})
+    if base.get("revision") not in (None, revision):
+        raise AdapterNotFound(
+            f"{version.ref} was trained on another base, {base.get('name')} (revision {base['revision'][:12]}; this one"
+            f" is {revision[:12]}). Name that base with --base, or train the adapter on this one."
+        )
+
+
+def loras(worn: Sequence[Worn], cache: Path) -> list[Lora]:
+    """Verified copies of the weights on this machine; a copy that is there already is used again.
+
+    Raises:
+        AdapterDamaged: the weights are not what was published.
+        StoreError: the registry or the disk does not answer.
+    """
+    from pipelines.transfer import Lora
+
+    return [
+        Lora(registry.fetch(each.version, cache / each.version.digest, [WEIGHTS]) / WEIGHTS, each.scale)
+        for each in worn
+    ]
+
+
+def exemplars(worn: Sequence[Worn]) -> list[tuple[str, bytes, bytes]]:
+    """(name, before, after) of the pairs that show an adapter's edit by default, as files; of all adapters in turn.
+
+    Raises:
+        AdapterDamaged: a file is not what was published, or is not there.
+    """
+    shown = []
+    for each in worn:
+        pairs = {pair["name"]: pair for pair in each.version.about.get("pairs", ())}
+        for name in each.version.about.get("exemplars", ()):
+            if name not in pairs:
+                raise AdapterDamaged(f"{each.version.ref} names a pair {name} that it does not have.")
+            before, after = (registry.read_file(each.version, pairs[name][role]) for role in ("before", "after"))
+            shown.append((f"{each.version.ref} {name}", before, after))
+    return shown
