@@ -19,6 +19,11 @@ def numbers(uri: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def free(uri: str) -> int:
+    """The number after the highest."""
+    return (numbers(uri) or [0])[-1] + 1
+
+
 def entries(uri: str) -> list[tuple[int, dict[str, Any]]]:
     """All entries, ascending. Raises AdapterDamaged for one that is no JSON object."""
     read = ((number, _read(uri, number)) for number in numbers(uri))

@@ -75,14 +75,15 @@ def promote(
     """
     version = reading.find(registry, name, number)
     uri = layout.alias_uri(registry, name, alias)
+    free = log.free(uri)
     while True:
-        last = (log.numbers(uri) or [0])[-1]
-        before = current(registry, name, alias)
-        if expected is not ... and (before and before.version) != expected:
-            raise AliasMoved(_moved(f"{name}@{alias}", before, expected))
-        move = _append(uri, last + 1, version, by, why)
+        if expected is not ...:
+            free = log.free(uri)  # first: what is appended there comes right after what is read now
+            _refuse_moved(registry, name, alias, expected)
+        move = _append(uri, free, version, by, why)
         if move:
-            return _kept(registry, move, before, name, alias)
+            return _kept(registry, name, alias, move)
+        free += 1
 
 
 def rollback(registry: str, name: str, alias: str = PRODUCTION, why: str = "", by: str | None = None) -> Move:
@@ -99,7 +100,7 @@ def rollback(registry: str, name: str, alias: str = PRODUCTION, why: str = "", b
         version = reading.find(registry, name, ruled[-2])
         move = _append(uri, moves[-1].number + 1, version, by, why, rollback=True)
         if move:
-            return _kept(registry, move, _alive(registry, name, moves), name, alias)
+            return _kept(registry, name, alias, move)
 
 
 def _append(uri: str, number: int, version: Version, by: str | None, why: str, rollback: bool = False) -> Move | None:
@@ -110,15 +111,17 @@ def _append(uri: str, number: int, version: Version, by: str | None, why: str, r
     return move if log.append(uri, number, entry) else None
 
 
-def _kept(registry: str, move: Move, before: Move | None, name: str, alias: str) -> Move:
+def _kept(registry: str, name: str, alias: str, move: Move) -> Move:
     """A deletion may have begun before the entry was written: it, or this, notices, for each writes, then looks."""
     if not reading.is_deleted(registry, name, move.version):
         return move
-    if before and before.version != move.version:
-        back = reading.peek(registry, name, before.version)
+    before = _alive(
+        registry, name, [earlier for earlier in history(registry, name, alias) if earlier.number < move.number]
+    )
+    back = before and reading.peek(registry, name, before.version)
+    if back:
         uri = layout.alias_uri(registry, name, alias)
-        if back:
-            _append(uri, move.number + 1, back, None, f"version {move.version} was being deleted", rollback=True)
+        _append(uri, move.number + 1, back, None, f"version {move.version} was being deleted", rollback=True)
     raise RegistryError(f"{name}@{move.version} was deleted while {alias} was moved to it; look and promote again.")
 
 
@@ -146,8 +149,10 @@ def _move(uri: str, number: int, entry: dict[str, Any]) -> Move:
     return Move(**known | {"number": number})
 
 
-def _moved(alias: str, now: Move | None, expected: int | None) -> str:
+def _refuse_moved(registry: str, name: str, alias: str, expected: int | EllipsisType | None) -> None:
+    now = current(registry, name, alias)
+    if (now and now.version) == expected:
+        return
     was = "did not exist" if expected is None else f"was expected to be version {expected}"
-    if now is None:
-        return f"{alias} {was}, but there is no such alias; look and promote again."
-    return f"{alias} {was}, but {now.by} moved it to version {now.version} at {now.at}; look and promote again."
+    moved = f"{now.by} moved it to version {now.version} at {now.at}" if now else "there is no such alias"
+    raise AliasMoved(f"{name}@{alias} {was}, but {moved}; look and promote again.")

@@ -93,11 +93,11 @@ class S3Store:
         mark = secrets.token_hex(16)
         with _s3_errors(uri):
             for _ in range(UNDECIDED):
-                answer = _put_if_absent(uri, data, mark)
-                if answer == 412:
-                    return self._marked(uri, mark)
-                if answer != 409:
+                refusal = _put_if_absent(uri, data, mark)
+                if refusal is None:
                     return True
+                if refusal["HTTPStatusCode"] == 412:
+                    return refusal.get("RetryAttempts", 0) > 0 and self._marked(uri, mark)
         raise StoreError(f"{uri}: other writers kept the bucket from deciding; try again.")
 
     def _marked(self, uri: str, mark: str) -> bool:
@@ -140,8 +140,8 @@ class S3Store:
         return S3FileSystem(), "/".join(_bucket_key(uri))
 
 
-def _put_if_absent(uri: str, data: bytes, mark: str) -> int:
-    """The HTTP status: 412 there is an object, 409 another conditional write is under way and may yet fail."""
+def _put_if_absent(uri: str, data: bytes, mark: str) -> dict[str, Any] | None:
+    """The refusal: 412 there is an object, 409 another conditional write is under way and may yet fail."""
     from botocore.exceptions import ClientError
 
     bucket, key = _bucket_key(uri)
@@ -149,6 +149,6 @@ def _put_if_absent(uri: str, data: bytes, mark: str) -> int:
         _s3_client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", Metadata={WRITER: mark})
     except ClientError as error:
         if _status(error) in (409, 412):
-            return _status(error)
+            return error.response["ResponseMetadata"]
         raise
-    return 200
+    return None
