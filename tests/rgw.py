@@ -74,23 +74,26 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _installed() -> None:
-    missing = [program for program in PROGRAMS if not shutil.which(program)]
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        missing = _install()
-    if missing:
-        reason = f"Ceph's S3 server needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)}, as root"
+    said = ""
+    if _missing() and os.geteuid() == 0 and shutil.which("apt-get"):
+        said = _install()
+    if missing := _missing():
+        reason = f"Ceph's S3 server needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)}, as root\n{said}"
         assert not os.environ.get("CI"), reason
-        pytest.skip(reason)
+        pytest.skip(reason.strip())
 
 
-def _install() -> list[str]:
-    """What is still missing after it was asked for."""
-    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    asked = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], env=asked, check=False, **quietly)
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *PACKAGES]
-    subprocess.run(install, env=asked, check=False, **quietly)
+def _missing() -> list[str]:
     return [program for program in PROGRAMS if not shutil.which(program)]
+
+
+def _install() -> str:
+    """The end of what apt-get said."""
+    asked = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=asked, capture_output=True, check=False)
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *PACKAGES]
+    done = subprocess.run(install, env=asked, capture_output=True, text=True, check=False)
+    return done.stderr[-500:]
 
 
 @contextmanager

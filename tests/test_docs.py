@@ -27,8 +27,11 @@ def test_named_files_exist(document):
 def test_named_commands_and_options_exist():
     commands = typer.main.get_command(app).commands
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    named = re.findall(r"edit-transfer ([a-z]+)((?:[^\n`|]*?--[a-z-]+)*)", text)
+    named = re.findall(r"edit-transfer ([a-z]+)(?: ([a-z]+))?((?:[^\n`|]*?--[a-z-]+)*)", text)
     assert named
-    for command, options in named:
-        known = {option for parameter in commands[command].params for option in parameter.opts}
+    for command, member, options in named:
+        asked = commands[command]
+        if hasattr(asked, "commands") and member:
+            asked = asked.commands[member]
+        known = {option for parameter in asked.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", options)) <= known
