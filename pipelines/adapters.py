@@ -53,7 +53,7 @@ def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list
     """
     worn = [_found(address, ref, scale) for ref in refs]
     for each in worn:
-        _check_base(each.version, revision)
+        check_base(each.version, revision)
     if len({each.attention for each in worn} - {None}) > 1:
         told = ", ".join(f"{each.version.ref} with {each.attention}" for each in worn)
         raise UsageError(f"These adapters were trained with different attention: {told}. Use one of them.")
@@ -68,7 +68,8 @@ def _found(address: str, ref: str, scale: float) -> Worn:
     return Worn(registry.resolve(address, name), own * scale)
 
 
-def _check_base(version: Version, revision: str) -> None:
+def check_base(version: Version, revision: str) -> None:
+    """Raise `AdapterNotFound` for a version that was trained on another base than that of this revision."""
     base = version.about.get("base", {})
     if base.get("revision") not in (None, revision):
         raise AdapterNotFound(

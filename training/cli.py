@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.fit.cli import train
+from training.fit.cli import retrain, train
 from training.pairs.cli import pairs_app
 
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command(rich_help_panel="Measure")(evaluate)
     app.command(rich_help_panel="Train")(train)
+    app.command(rich_help_panel="Train")(retrain)
     app.add_typer(pairs_app, name="pairs", rich_help_panel="Train")
 
 

@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import EXIT_SOME_FAILED, UsageError
+from infra.registry.cli import adapters_app
+from pipelines.importing import import_
 
 if TYPE_CHECKING:
     from pipelines.catalog.job import Prepared
@@ -54,6 +56,7 @@ def _one_value_each(args: Sequence[str]) -> Iterator[str]:
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command("apply", cls=PairCommand)(apply)
+    adapters_app.command("import")(import_)
 
 
 def apply(

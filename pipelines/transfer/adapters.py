@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,16 +134,55 @@ def _worn_shapes(transformer: Flux2Transformer2DModel, name: str) -> Shapes:
     }
 
 
-def _check_fit(transformer: Flux2Transformer2DModel, path: Path, keys: Iterable[str]) -> None:
-    """Raise unless every key names a part of the transformer; diffusers would pass over the others in silence."""
-    known = {name.replace(".base_layer", "") for name, _ in transformer.named_modules()}
-    keys = list(keys)
-    strangers = sorted(key for key in keys if key.partition(MARK)[0] not in known)
+def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) -> tuple[Path, int]:
+    """A LoRA's file written anew in the plain format of diffusers, and its rank; `transformer` may be on `meta`.
+
+    Other tools' names of layers become those of diffusers, as far as diffusers itself knows them.
+
+    Raises:
+        AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
+    """
+    from diffusers.loaders import Flux2LoraLoaderMixin
+
+    _file_digest(path)
+    _shapes(path)
+    try:
+        state, metadata = Flux2LoraLoaderMixin.lora_state_dict(
+            path.parent, weight_name=path.name, local_files_only=True, return_lora_metadata=True
+        )
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise AdapterNotFound(f"The adapter {path.name} cannot be read: {_first_line(error)}") from error
+    state, metadata = ({key.removeprefix(f"{PREFIX}."): value for key, value in (each or {}).items()}
+                       for each in (state, metadata))  # fmt: skip
+    _check_fit(transformer, path, {key: tuple(weight.shape) for key, weight in state.items()})
+    Flux2LoraLoaderMixin.save_lora_weights(
+        save_directory=folder,
+        transformer_lora_layers=state,
+        weight_name=path.name,
+        transformer_lora_adapter_metadata=metadata or None,
+    )
+    return folder / path.name, max(len(weight) for key, weight in state.items() if ".lora_A." in key)
+
+
+def _check_fit(transformer: Flux2Transformer2DModel, path: Path, shapes: Shapes) -> None:
+    """Raise unless every key names a layer of the transformer of that width; diffusers would pass over some of the
+    others in silence."""
+    known = {name.replace(".base_layer", ""): module for name, module in transformer.named_modules()}
+    strangers = sorted(key for key in shapes if key.partition(MARK)[0] not in known)
     if strangers:
         raise AdapterNotFound(
-            f"The adapter {path} was made for another base: {len(strangers)} of its {len(keys)} weights have no place"
+            f"The adapter {path} was made for another base: {len(strangers)} of its {len(shapes)} weights have no place"
             f" in this one, {strangers[0]} among them. Use the base that it was trained on."
         )
+    for key, shape in shapes.items():
+        layer, _, matrix = key.partition(MARK)
+        side = 1 if matrix.startswith("A") else 0
+        width = getattr(known[layer], ("out_features", "in_features")[side], None)
+        if width and len(shape) == 2 and shape[side] != width:
+            raise AdapterNotFound(
+                f"The adapter {path} does not fit this base: {layer} is {width} wide here, and {shape[side]} in the"
+                " adapter. Use the base that it was trained on."
+            )
 
 
 def _first_line(error: Exception) -> str:

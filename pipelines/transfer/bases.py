@@ -130,6 +130,14 @@ def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
     return Flux2(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
 
 
+def skeleton(folder: Path) -> Any:
+    """A base's transformer without its weights, on the meta device: to see what it is made of."""
+    from diffusers import Flux2Transformer2DModel
+
+    with torch.device("meta"):
+        return Flux2Transformer2DModel.from_config(Flux2Transformer2DModel.load_config(folder / "transformer"))
+
+
 def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:
     """Keep the weights of a transformer in fewer bits and compute in `dtype`: half the memory of bfloat16 for float8
     (E4M3), at some cost in precision. Through diffusers' layerwise casting, which needs no other package."""

@@ -147,3 +147,68 @@ def _tell(console: Console, trained: Trained, log: Path) -> None:
     console.print(f"\nedit-transfer apply --adapter {ref} --input DIR --output DIR", highlight=False)
     if trained.new and not trained.promoted:
         console.print(f"edit-transfer adapters promote {version.ref}    once you like it", highlight=False)
+
+
+def retrain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The adapter in the registry.")],
+    pairs: Annotated[
+        str, typer.Option(metavar="DIR|TABLE", help="Where pairs arrive: a folder, an s3:// prefix or a table.")
+    ],
+    min_new_pairs: Annotated[
+        int, typer.Option(min=2, help="Train only if production has not seen this many.", rich_help_panel=DATA)
+    ] = 3,
+    min_gain: Annotated[
+        float, typer.Option(help="dB by which the new version must beat production.", rich_help_panel=DATA)
+    ] = 0.1,
+    keep: Annotated[str | None, typer.Option(metavar="DIR|TABLE", help="As in `train`.", rich_help_panel=DATA)] = None,
+    base: Annotated[str | None, typer.Option(metavar="FOLDER|ID", help="As in `train`.", rich_help_panel=LORA)] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
+    seed: Annotated[int, typer.Option(help="As in `train`.", rich_help_panel=LORA)] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=RUN)] = None,
+    registry: Annotated[str | None, typer.Option(metavar="URI", help="As in `train`.", rich_help_panel=RUN)] = None,
+    log: Annotated[Path | None, typer.Option(metavar="DIR", help="As in `train`.", rich_help_panel=OUTCOME)] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTCOME)
+    ] = False,
+) -> None:
+    """Train NAME again if enough new pairs have come, and promote what is better than production.
+
+    For a scheduler: safe to run twice, one at a time per adapter. A third of the new pairs is kept from training;
+    production and the candidate are both judged by them, and the base alone where nothing is production yet.
+    Exit codes: 0 promoted, or nothing to do; 4 the candidate is not better; 5 another training is under way;
+    2 nothing was started; 1 it broke, run it again to go on.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from infra import settings
+    from infra.errors import EXIT_REFUSED
+    from training.fit import retrain as retraining
+    from training.fit.options import Options
+
+    environment = settings.from_environment()
+    options = Options(
+        name=name,
+        pairs=pairs,
+        keep=keep,
+        base=base,
+        rank=rank,
+        steps=steps,
+        seed=seed,
+        workers=workers,
+        registry=registry or environment.registry,
+    )
+    outcome = retraining.retrain(
+        options,
+        environment,
+        log or Path("runs", name),
+        Console(stderr=True),
+        enough=min_new_pairs,
+        better_by=min_gain,
+    )
+    told = f"{outcome.outcome.replace('_', ' ')}: {outcome.why}"
+    typer.echo(json.dumps(asdict(outcome)) if as_json else told)
+    if outcome.outcome == retraining.REFUSED:
+        raise typer.Exit(EXIT_REFUSED)

@@ -25,6 +25,7 @@ from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_f
 from training.pairs.check import Pair
 
 LOG_EVERY = 10  # steps
+KEPT_WEIGHT = 4.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Fit:
             loss = group_loss(family, editor.attention, editor.default_steps, group, generator)
             if self.keep:
                 other = self.keep(generator)
-                loss = loss + group_loss(family, editor.attention, editor.default_steps, other, generator, keep=True)
+                kept = group_loss(family, editor.attention, editor.default_steps, other, generator, keep=True)
+                loss = loss + KEPT_WEIGHT * kept
         return loss, len(group.query)
 
     def _look(self, progress: Progress) -> Moment:

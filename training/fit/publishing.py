@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -24,13 +25,15 @@ from training.pairs.check import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One training, before it is done. `base` as asked for; `kept` are pairs of other edits."""
+    """One training, before it is done. `base` as asked for; `kept` are pairs of other edits; `judged` are pairs that it
+    must not see, because it will be judged by them."""
 
     name: str
     base: str | None
     settings: Settings
     pairs: tuple[Pair, ...]
     kept: tuple[Pair, ...]
+    judged: tuple[Pair, ...] = ()
 
     @property
     def publication(self) -> str:
@@ -39,6 +42,7 @@ class Work:
             "name": self.name,
             "revision": bases.revision_of(self.base),
             "pairs": sorted((pair.digest, pair.name) for pair in self.pairs),
+            "judged": sorted(pair.digest for pair in self.judged),
             "kept": sorted(pair.digest for pair in self.kept),
             "settings": asdict(self.settings),
         }
@@ -64,10 +68,14 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
 
 def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """What adapter.json says of each pair, and the pairs' files as they were found."""
-    held_out, told, files = set(fitted.outcome["held_out"]), [], {}
-    for index, pair in enumerate(work.pairs):
-        entry: dict[str, Any] = {"name": pair.name, "edit": pair.edit, "digest": pair.digest}
-        entry["role"] = "held_out" if pair.digest in held_out else "train"
+    roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
+    told, files = [], {}
+    names: Counter[str] = Counter()
+    for index, pair in enumerate([*work.pairs, *work.judged]):
+        names[pair.name] += 1  # pairs of an earlier version may be called as new ones are
+        name = f"{pair.name} ({names[pair.name]})" if names[pair.name] > 1 else pair.name
+        entry: dict[str, Any] = {"name": name, "edit": pair.edit, "digest": pair.digest}
+        entry["role"] = roles.get(pair.digest, "train")
         for role, uri, sha256 in zip(("before", "after"), pair.uris, pair.sha256, strict=True):
             data = store.read(uri)
             if hashlib.sha256(data).hexdigest() != sha256:

@@ -37,7 +37,7 @@ class Settings:
     steps: int
     attention: Attention
     queries: int = 8
-    kept_queries: int = 4
+    kept_queries: int = 8
     shown: int = 2
     views: int = 8
     mirrored: bool = False

@@ -111,15 +111,21 @@ def _read(uri: str, max_pixels: int) -> tuple[Image.Image, str]:
     name = uri.rpartition("/")[2]
     try:
         data = store.read(uri)
-        image = codec.decode(data, max_pixels, around=LARGEST_SIDE).image
+        image = decoded(data, max_pixels)
         working_size(*image.size, TOKEN, LARGEST_SIDE**2)
     except ImageError as error:
         code = "too_small" if error.code in ("too_small", "aspect_ratio") else "unreadable"
         raise ImageError(f"{name}: {error}", code) from None
     except StoreError as error:
         raise ImageError(str(error)) from None
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     return image, hashlib.sha256(data).hexdigest()
+
+
+def decoded(data: bytes, max_pixels: int) -> Image.Image:
+    """A picture as training uses it: RGB, 2048 pixels a side at most. Raises `ImageError`."""
+    image = codec.decode(data, max_pixels, around=LARGEST_SIDE).image
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return image
 
 
 def _alike_in_size(before: Image.Image, after: Image.Image) -> tuple[Image.Image, str | None]:

@@ -1,0 +1,54 @@
+"""`edit-transfer adapters import`: a LoRA that somebody else trained becomes a version in the registry."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.registry.cli import Json, Registry, address
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as diffusers or peft save it, .safetensors.")],
+    name: Annotated[str, typer.Option(help="Name of the adapter in the registry.")],
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|ID", help="Base that it was trained on. Default: EDIT_TRANSFER_BASE or bundled."),
+    ] = None,
+    attention: Annotated[
+        str, typer.Option(help="Attention that it was trained with: `prefix`, or `full` as stock LoRAs are.")
+    ] = "full",
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a LoRA from a file.
+
+    It is checked against the base and written anew in the plain format of diffusers. It has no pairs of its own: show
+    the edit with --pair when you apply it.
+    """
+    import json
+    from typing import get_args
+
+    from infra import registry as registries
+    from infra.errors import UsageError
+    from infra.settings import from_environment
+    from pipelines.transfer import adapters, bases
+    from pipelines.transfer.layout import Attention
+
+    if attention not in get_args(Attention):
+        raise UsageError(f"--attention can be {' or '.join(get_args(Attention))}, not {attention}.")
+    folder = bases.find_base(base or from_environment().base)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain, rank = adapters.rewritten(bases.skeleton(folder), file, Path(scratch))
+        weights = plain.read_bytes()
+    told = {"name": base or folder.name, "revision": bases.revision_of(base), "class": bases.class_of(folder)}
+    about = {"base": told, "attention": attention, "rank": rank, "edits": [], "pairs": [], "exemplars": []}
+    card = f"# {name}\n\nImported from `{file.name}`, for the base `{told['name']}`. Its training is not known here.\n"
+    version = registries.publish(
+        address(registry), name, {"adapter.safetensors": weights, "card.md": card.encode()}, about
+    )
+    outcome = {"name": version.name, "version": version.number, "digest": version.digest, "uri": version.uri}
+    typer.echo(json.dumps(outcome) if as_json else f"published {version.ref}")

@@ -1,0 +1,91 @@
+"""A candidate against production, on pairs that neither has seen, each as it would be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from infra import cluster, registry, store
+from infra.errors import AdapterDamaged, ImageError
+from infra.registry import Version
+from infra.settings import Settings as Environment
+from pipelines import adapters
+from pipelines.adapters import Worn
+from training.fit.judge import Trial, judge, trials
+from training.fit.publishing import Work
+from training.pairs.check import Pair, decoded
+
+
+@dataclass(frozen=True)
+class Result:
+    """Balanced PSNR in dB of both, and the names of the pairs they were judged by."""
+
+    candidate: float
+    rival: float
+    judged: tuple[str, ...]
+
+
+def hold(candidate: Version, production: Version | None, work: Work, environment: Environment) -> Result:
+    """Judge both on the work's judged pairs, on the cluster; without production the base alone is the rival.
+
+    Raises:
+        AdapterDamaged: what is stored is not what was published.
+        EditTransferError: the cluster does not answer.
+    """
+    import ray
+
+    shown = work.settings.shown
+    tried = trials(work.judged, _shown_by(candidate, environment), shown)
+    rivals = trials(work.judged, _shown_by(production, environment), shown) if production else tried
+    with cluster.connected(1, environment.ray) as resources:
+        score = ray.remote(num_cpus=1, num_gpus=min(1, resources.gpus))(_score)
+        entrants = ((candidate, tried), (production, rivals))
+        candidate_score, rival_score = ray.get(
+            [score.remote(work.base, version, asked, environment.cache) for version, asked in entrants]
+        )
+    return Result(candidate_score, rival_score, judged=tuple(trial.asked.name for trial in tried))
+
+
+def _score(base: str | None, version: Version | None, tried: Sequence[Trial], cache: str) -> float:
+    from pipelines.transfer import Editor
+
+    worn = [Worn(version)] if version else []
+    attention = worn[0].attention if worn else None
+    editor = Editor.load(base, adapter=adapters.loras(worn, Path(cache)), attention=attention)
+    return judge(editor, tried).score.balanced
+
+
+def _shown_by(version: Version, environment: Environment) -> list[Pair]:
+    """The pairs that a version shows by default, or all it was trained on where it does several edits."""
+    exemplars = set(version.about["exemplars"])
+    known = [pair for pair in version.about["pairs"] if pair["role"] == "train"]
+    return _read(version, [pair for pair in known if pair["name"] in exemplars] or known, environment.max_pixels)
+
+
+def pairs_of(version: Version, max_pixels: int) -> list[Pair]:
+    """All pairs of a version, as they were published with it. Raises AdapterDamaged."""
+    return _read(version, version.about["pairs"], max_pixels)
+
+
+def _read(version: Version, told: Sequence[dict[str, str]], max_pixels: int) -> list[Pair]:
+    return [
+        Pair(
+            name=pair["name"],
+            edit=pair["edit"],
+            before=_picture(version, pair["before"], max_pixels),
+            after=_picture(version, pair["after"], max_pixels),
+            uris=(store.join(version.uri, pair["before"]), store.join(version.uri, pair["after"])),
+            sha256=(pair["before_sha256"], pair["after_sha256"]),
+        )
+        for pair in told
+    ]
+
+
+def _picture(version: Version, path: str, max_pixels: int) -> Image.Image:
+    try:
+        return decoded(registry.read_file(version, path), max_pixels)
+    except ImageError as error:
+        raise AdapterDamaged(f"{version.ref}: {path} can no longer be read: {error}") from None
