@@ -1,13 +1,16 @@
 """Buckets for tests, on servers that really answer: moto (quick, checks no signatures) and Ceph (`tests/rgw.py`)."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, lru_cache
+from typing import Any
 
-import boto3
 import pytest
 
 from infra.store import s3
+
+_MAKE_CLIENT = s3._s3_client.__wrapped__
 
 
 @contextmanager
@@ -36,15 +39,20 @@ def environment(endpoint: str, access: str, secret: str) -> dict[str, str]:
     }
 
 
+@cache
+def _client(_server: tuple[tuple[str, str], ...]) -> Callable[[], Any]:
+    """The store's own client, made once for each server: making one costs more than most tests."""
+    return lru_cache(maxsize=1)(_MAKE_CLIENT)
+
+
 @contextmanager
 def reached(environment: dict[str, str]) -> Iterator[None]:
     """This process, and those it starts, speak to that server while the block lasts."""
     with pytest.MonkeyPatch.context() as patch:
         for key, value in environment.items():
             patch.setenv(key, value)
-        s3._s3_client.cache_clear()
+        patch.setattr(s3, "_s3_client", _client(tuple(sorted(environment.items()))))
         yield
-    s3._s3_client.cache_clear()
 
 
 @contextmanager
@@ -52,5 +60,5 @@ def new_bucket(environment: dict[str, str]) -> Iterator[str]:
     """The address of an empty bucket on a server that this process speaks to while the block lasts."""
     with reached(environment):
         name = f"tests-{uuid.uuid4()}"
-        boto3.Session().client("s3").create_bucket(Bucket=name)
+        s3._s3_client().create_bucket(Bucket=name)
         yield f"s3://{name}"
