@@ -48,20 +48,37 @@ class Case:
 Trial = tuple[Case, ...]  # one pair, and what is asked of it
 
 
-def draw_trials(family: str, split: str, *, count: int, seed: int, size: int) -> Iterator[Trial]:
+def draw_trials(
+    family: str, split: str, *, count: int, seed: int, size: int, demonstrated: Tensor | None = None
+) -> Iterator[Trial]:
     """`count` cases, two for each pair: the same arguments give the same cases.
+
+    `demonstrated` (dims,) are the parameters that every pair shows, for a model that was trained on that edit alone;
+    without it every pair has its own.
 
     Two neighbouring cases have pair and parameters in common and differ in the query, its colours, light and pose, so
     means over N cases are as uncertain as over N/2 to N independent ones.
     """
     for index in range(0, count, QUERIES):
         generator = _generator(family, split, seed, index)
-        yield _draw_trial(EVERY_FAMILY[family], split, min(QUERIES, count - index), (size, size), generator)
+        yield _draw_trial(
+            EVERY_FAMILY[family], split, min(QUERIES, count - index), (size, size), generator, demonstrated
+        )
 
 
-def _draw_trial(family: Family, split: str, queries: int, size: tuple[int, int], generator: torch.Generator) -> Trial:
+def _draw_trial(
+    family: Family,
+    split: str,
+    queries: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    demonstrated: Tensor | None,
+) -> Trial:
     held_out = SPLITS[split].held_out_objects
-    edits_KD = draw_edits(family, generator, held_out=SPLITS[split].held_out_parameters)
+    if demonstrated is None:
+        edits_KD = draw_edits(family, generator, held_out=SPLITS[split].held_out_parameters)
+    else:
+        edits_KD = edits_about(family, demonstrated[None], generator)
     pair = draw_subjects(family, 1, size, generator, held_out)
     before = render(pair, size)[0]
     after, wrong_after = (render(family.apply(pair, edit[None]), size)[0] for edit in edits_KD[:2])
@@ -94,6 +111,18 @@ def draw_edits(family: Family, generator: torch.Generator, *, held_out: bool) ->
     edits_KD = _spread_out(family, draw_parameters(family, 1, generator, held_out), generator)
     if not held_out:
         edits_KD = edits_KD[torch.randperm(len(edits_KD), generator=generator)]
+    return _wrong_second(family, edits_KD)
+
+
+def edits_about(family: Family, first: Tensor, generator: torch.Generator) -> Tensor:
+    """(K, dims) parameters of which the first (1, dims) are given, as in `draw_edits` otherwise.
+
+    They are not picked at random among the others: compare models on such cases with each other, not with chance.
+    """
+    return _wrong_second(family, _spread_out(family, first, generator))
+
+
+def _wrong_second(family: Family, edits_KD: Tensor) -> Tensor:
     wrong = int((parameter_distance(family, edits_KD, edits_KD[:1]) >= WRONG_DISTANCE).nonzero()[0])
     return edits_KD[[0, wrong, *(index for index in range(1, len(edits_KD)) if index != wrong)]]
 

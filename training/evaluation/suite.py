@@ -43,13 +43,21 @@ class Shown:
     wrong: Tensor
 
 
-def evaluate_scenes(editor: Editor, plan: Plan, shown: Callable[[Shown], None] = lambda _: None) -> Iterator[Row]:
-    """Score an editor, split by split and family by family; `shown` hears of every case when it is done."""
+def evaluate_scenes(
+    editor: Editor,
+    plan: Plan,
+    shown: Callable[[Shown], None] = lambda _: None,
+    demonstrated: Tensor | None = None,
+) -> Iterator[Row]:
+    """Score an editor, split by split and family by family; `shown` hears of every case when it is done.
+
+    `demonstrated`: as in `draw_trials`; the plan has one family then.
+    """
     plan = plan.fit(editor)
     assert plan.size is not None
     for split, family in plan.runs:
         scored: dict[int, list[dict[str, float]]] = {steps: [] for steps in plan.steps}
-        trials = draw_trials(family, split, count=plan.cases, seed=plan.seed, size=plan.size)
+        trials = draw_trials(family, split, count=plan.cases, seed=plan.seed, size=plan.size, demonstrated=demonstrated)
         for trial in trials:
             seeds = [len(scored[plan.steps[0]]) + index for index in range(len(trial))]
             results = _edit_trial(editor, trial, seeds, plan.steps)
@@ -59,7 +67,7 @@ def evaluate_scenes(editor: Editor, plan: Plan, shown: Callable[[Shown], None] =
                 shown(Shown(split=split, family=family, case=case, right=right, wrong=wrong))
         for steps, rows in scored.items():
             scores = mean(rows)
-            if SPLITS[split].held_out_parameters:
+            if SPLITS[split].held_out_parameters or demonstrated is not None:
                 scores = replace(scores, chance=math.nan)
             yield Row(split=split, family=family, group=group_of(family), steps=steps, scores=scores)
 
