@@ -160,10 +160,7 @@ def test_a_quantised_base_in_bfloat16_still_learns(tiny_base, pairs, tmp_path):
 def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs):
     looks = look_at(Editor.load(tiny_base), pairs(4), 2, False, 0)
     draw, generator, met = Draw(looks, 2, 2), torch.Generator().manual_seed(0), set()
-    place = {id(view.before): index for index, look in enumerate(looks) for view in look.views}
-    queries = {
-        tuple(view.before.flatten()[:4].tolist()): index for index, look in enumerate(looks) for view in look.views
-    }
+    place = {key(view.before): index for index, look in enumerate(looks) for view in look.views}
     for _ in range(200):
         group = draw(generator)
         shown = {place[key(view.before)] for view in group.pairs}
