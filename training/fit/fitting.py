@@ -25,7 +25,7 @@ from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_f
 from training.pairs.check import Pair
 
 LOG_EVERY = 10  # steps
-KEPT_WEIGHT = 4.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
+KEPT_WEIGHT = 6.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
 
 
 @dataclass(frozen=True)

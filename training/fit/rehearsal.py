@@ -13,7 +13,7 @@ from training.pairs.check import Pair, check_pairs, usable
 from training.scenes import EVERY_FAMILY, draw_tuples
 
 SEED = 0
-EDITS, OBJECTS = 12, 5  # of each family; the objects of an edit
+EDITS, OBJECTS = 32, 4  # of each family; the objects of an edit
 
 
 def rehearsal_pairs(families: tuple[str, ...], side: int, seed: int) -> list[Pair]:

@@ -99,6 +99,7 @@ def _train(order: Order, place: str, run: str, said: Any, *, gpus: bool) -> Chec
 def _quiet() -> None:
     """Ray Train's own lines give way to ours; its log files stay."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # which is how often it looks whether all is done
     for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -157,6 +157,11 @@ def test_a_quantised_base_in_bfloat16_still_learns(tiny_base, pairs, tmp_path):
     assert stored == {torch.float8_e4m3fn} and losses[-1] < losses[0]
 
 
+def test_a_single_pair_is_enough_to_try(fit):
+    *_, last = fit(count=1).run()
+    assert last.over and last.progress.step == 12
+
+
 def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs):
     looks = look_at(Editor.load(tiny_base), pairs(4), 2, False, 0)
     draw, generator, met = Draw(looks, 2, 2), torch.Generator().manual_seed(0), set()
