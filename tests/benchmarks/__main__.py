@@ -11,9 +11,9 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, job, memory
+from tests.benchmarks import attention, fitting, job, memory
 
-BENCHMARKS = {"attention": attention.run, "job": job.run, "memory": memory.run}
+BENCHMARKS = {"attention": attention.run, "fitting": fitting.run, "job": job.run, "memory": memory.run}
 
 
 def main(names: list[str]) -> None:

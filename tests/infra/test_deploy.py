@@ -1,0 +1,52 @@
+"""What the deployment files call exists."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import typer.main
+import yaml
+
+from infra.cli import app
+
+DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
+
+
+def known_options(command):
+    return {option for parameter in typer.main.get_command(app).commands[command].params for option in parameter.opts}
+
+
+def test_the_scheduled_commands_and_their_options_exist():
+    for name in ("retrain-cronjob.yaml", "retrain.crontab"):
+        [told] = re.findall(r"edit-transfer (retrain lift-arms .*?--json)", (DEPLOY / name).read_text(), re.DOTALL)
+        command, adapter, *options = shlex.split(told)
+        assert adapter == "lift-arms"
+        assert {option for option in options if option.startswith("--")} <= known_options(command)
+
+
+def test_the_cron_job_submits_once_at_a_time_and_takes_its_environment_along():
+    job = yaml.safe_load((DEPLOY / "retrain-cronjob.yaml").read_text())
+    assert job["kind"] == "CronJob" and job["spec"]["concurrencyPolicy"] == "Forbid"
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    [script] = container["args"]
+    assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0
+    assert "python -m infra.deploy.environment" in script and script.startswith("ray job submit")
+
+
+def test_outcomes_that_are_no_failures_do_not_fail_the_job():
+    script = yaml.safe_load((DEPLOY / "retrain-cronjob.yaml").read_text())["spec"]["jobTemplate"]["spec"]["template"]
+    inner = re.search(r"sh -c '(.*)'", script["spec"]["containers"][0]["args"][0], re.DOTALL)[1]
+    for code, fails in ((0, False), (1, True), (2, True), (4, False), (5, False)):
+        stand_in = re.sub(r"edit-transfer .*?--json", f"(exit {code})", inner, flags=re.DOTALL)
+        assert (subprocess.run(["sh", "-c", stand_in]).returncode != 0) == fails
+
+
+def test_the_environment_is_that_of_aws_and_ours():
+    variables = {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a", "HOME": "/root", "PATH": "/bin"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "infra.deploy.environment"], capture_output=True, env=variables, cwd=DEPLOY.parents[1]
+    )
+    assert json.loads(ran.stdout) == {"env_vars": {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a"}}
