@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     base: Annotated[str | None, typer.Option(help="Diffusers folder or Hub id; the bundled base by default.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="LoRA for that base, a .safetensors file.")] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="REF|FILE", help="An adapter: a registry ref, or a .safetensors file."),
+    ] = None,
     suite: Annotated[str, typer.Option(help="Which benchmark; so far only `scenes`.")] = "scenes",
     split: Annotated[
         list[str] | None,

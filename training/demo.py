@@ -4,6 +4,7 @@ python -m training.demo FOLDER writes
     FOLDER/products/     rendered products, some of classes the bundled base has never seen
     FOLDER/photographs/  crops of photographs the bundled base has never seen
     FOLDER/EDIT_before.png, EDIT_after.png for each of EDITS
+    FOLDER/pairs/tilt/   pairs of an edit that the bundled base has never seen, for training an adapter
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from training.evaluation.suite import to_image
 from training.scenes import FAMILIES, SUBJECTS, draw_scenes, render
 from training.scenes.photos import SPLITS, crops
 
+TILT = (0.12, 0.25)  # parameters of the family `viewpoint`
+TILTED = 8  # pairs of it
 SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
 PER_PRODUCT, PER_SIZE = 2, 4
 EDITS = {  # family: its parameters in the pair
@@ -33,6 +36,7 @@ def write_demo(folder: Path) -> None:
     generator = torch.Generator().manual_seed(7)
     for name, parameters in EDITS.items():
         _write_pair(folder, name, torch.tensor([parameters]), generator)
+    _write_tilted(folder / "pairs" / "tilt", torch.Generator().manual_seed(8))
     for product in (name for classes in SUBJECTS["products"] for name in classes):
         for index in range(PER_PRODUCT):
             size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
@@ -47,6 +51,14 @@ def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Ge
     scene = draw_scenes(1, SIZES[0], generator, classes=("bag",))
     _save(render(scene, SIZES[0])[0], folder / f"{name}_before.png")
     _save(render(FAMILIES[name].apply(scene, parameters), SIZES[0])[0], folder / f"{name}_after.png")
+
+
+def _write_tilted(folder: Path, generator: torch.Generator) -> None:
+    scenes = draw_scenes(TILTED, SIZES[0], generator)
+    tilted = FAMILIES["viewpoint"].apply(scenes, torch.tensor([TILT]).expand(TILTED, -1))
+    for index, sides in enumerate(zip(render(scenes, SIZES[0]), render(tilted, SIZES[0]), strict=True), start=1):
+        for role, picture in zip(("before", "after"), sides, strict=True):
+            _save(picture, folder / f"{index}_{role}.png")
 
 
 def _save(picture: Tensor, path: Path) -> None:

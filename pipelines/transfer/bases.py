@@ -22,7 +22,7 @@ Quantised = Literal["none", "float8"]
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
 PARTS = ("transformer", "vae", "scheduler")
 STEPS, STEPS_DISTILLED = 28, 4  # where the base's own folder says nothing
-ADAPTER_RATE = 2e-4  # common for LoRA on FLUX-class bases
+ADAPTER_RATE, ADAPTER_STEPS = 2e-4, 500  # common for LoRA on FLUX-class bases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class BaseSettings:
     attention: Attention
     max_area: int  # pixels
     adapter_rate: float  # learning rate of LoRA on it
+    adapter_steps: int  # of training a LoRA on few pairs
     rehearsal: tuple[str, ...]  # families of procedural scenes that it was trained on and adapters shall not spoil
 
 
@@ -100,6 +101,7 @@ def settings_of(folder: Path) -> BaseSettings:
         attention=told.get("attention", "prefix"),
         max_area=told.get("max_area", side * side),
         adapter_rate=told.get("adapter_rate", ADAPTER_RATE),
+        adapter_steps=told.get("adapter_steps", ADAPTER_STEPS),
         rehearsal=tuple(told.get("rehearsal", ())),
     )
 

@@ -32,12 +32,12 @@ def run() -> None:
 
 
 def _steps() -> None:
-    """The naive step encodes every panel each time, every query has a pair of its own, and every panel sees every other."""
+    """The naive step encodes all panels every time, has a pair for each query, and lets every panel see all others."""
     pairs, _ = scene_pairs("viewpoint", 8, 0)
     ours, naive = Editor.load(), Editor.load(attention="full")
     for editor in (ours, naive):
         LoraWeights(editor.family.transformer, 16, 0)
-    draw, generator = Draw(look_at(ours, pairs, 4, False, 0), QUERIES, 1), torch.Generator().manual_seed(0)
+    draw, generator = Draw(look_at(ours, pairs, 4), QUERIES, 1), torch.Generator().manual_seed(0)
 
     def step() -> None:
         group_loss(ours.family, "prefix", 2, draw(generator), generator).backward()

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -34,13 +34,13 @@ class Outcome:
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, editor: Editor, adapter: Path | None, plan: Plan, rows: Sequence[Row], seconds: float) -> Outcome:
+    def of(cls, editor: Editor, adapter: str | None, plan: Plan, rows: Sequence[Row], seconds: float) -> Outcome:
         device = editor.family.device
         chip = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
         return cls(
             base=editor.base,
             base_revision=editor.revision,
-            adapter=adapter.name if adapter else None,
+            adapter=PurePath(adapter).name if adapter else None,
             adapter_digest=editor.adapter_digest,
             device=device.type,
             machine=f"{chip}{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}",

@@ -9,7 +9,9 @@ import torch
 import typer
 from rich.console import Console
 
+from infra import settings
 from infra.errors import OutputError, UsageError
+from pipelines import adapters
 from pipelines.transfer import Editor
 from training.evaluation import report as page
 from training.evaluation.outcome import Outcome
@@ -34,8 +36,8 @@ def make_room(*files: Path | None) -> None:
             raise OutputError(f"{file} cannot be written: {error.strerror}. Give another place.") from error
 
 
-def load_editor(base: str | None, adapter: Path | None, device: str) -> Editor:
-    """The editor to measure.
+def load_editor(base: str | None, adapter: str | None, device: str) -> Editor:
+    """The editor to measure; `adapter` is a registry ref, or the path of a .safetensors file.
 
     Raises:
         UsageError: there is no such device, base or adapter.
@@ -44,10 +46,15 @@ def load_editor(base: str | None, adapter: Path | None, device: str) -> Editor:
         raise UsageError(f"There is no device {device}. Use --device {' or '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch finds no GPU on this machine. Use --device cpu.")
-    return Editor.load(base, adapter=adapter, device=device)
+    if adapter is None or Path(adapter).suffix == ".safetensors":
+        return Editor.load(base, adapter=adapter, device=device)
+    environment = settings.from_environment()
+    worn = adapters.find(environment.registry, [adapter], 1.0, Editor.revision_of(base))
+    loras = adapters.loras(worn, Path(environment.cache))
+    return Editor.load(base, adapter=loras, attention=worn[0].attention, device=device)
 
 
-def measure(editor: Editor, plan: Plan, adapter: Path | None = None) -> tuple[Outcome, Sheet]:
+def measure(editor: Editor, plan: Plan, adapter: str | None = None) -> tuple[Outcome, Sheet]:
     """Run a plan, with progress on stderr."""
     started, sheet, rows = time.monotonic(), Sheet(), []
     with Meter(plan, Console(stderr=True)) as meter:

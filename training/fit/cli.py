@@ -51,7 +51,11 @@ def train(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="At most. Default: 30 a pair, 500 at least.", rich_help_panel=LORA),
+        typer.Option(
+            min=1,
+            help="At most. Default: 30 a pair, and no fewer than the base needs (300 to 500).",
+            rich_help_panel=LORA,
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)

@@ -67,9 +67,16 @@ class Fit:
         if settings.checkpointing:
             editor.family.transformer.enable_gradient_checkpointing()
         self.trainer = Trainer(self.weights, _schedule(settings), folder, NoCheckpoint())
-        looks = look_at(editor, known, settings.views, settings.mirrored, settings.seed)
+        looks = look_at(
+            editor,
+            known,
+            settings.views,
+            mirrored=settings.mirrored,
+            colours=settings.colours,
+            seed=settings.seed,
+        )
         self.draw = Draw(looks, settings.queries, settings.shown)
-        self.keep = Draw(look_at(editor, kept, 1, False, settings.seed), settings.kept_queries, 1) if kept else None
+        self.keep = Draw(look_at(editor, kept, 1), settings.kept_queries, 1) if kept else None
         self.best: LoraWeights = copy.deepcopy(self.trainer.average)
         self.curve: list[dict[str, float]] = []
         self.stale = 0

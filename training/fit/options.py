@@ -44,7 +44,7 @@ def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettin
     usual = {
         "rank": usual_rank(len(pairs)),
         "rate": base.adapter_rate,
-        "steps": usual_steps(len(pairs)),
+        "steps": usual_steps(len(pairs), base.adapter_steps),
         "attention": base.attention,
         "workers": gpus or cluster.cores(),
         "precision": "bfloat16" if gpus else "float32",

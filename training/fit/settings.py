@@ -22,7 +22,8 @@ class Settings:
     queries        edited behind one shared prefix, in every worker at every step
     kept_queries   the same for edits that the base can do already and shall keep, where there are any
     shown          pairs in that prefix, at most
-    views          of each pair, encoded once: the whole picture, and crops
+    views          of each pair in each of its colours, encoded once: the whole picture, and crops
+    colours        1 to 6: that of the picture, and with its channels exchanged
     mirrored       some views are mirrored; wrong for edits that have a left and a right
     judge_every    steps between two looks at the held-out pairs
     patience       looks without a better score before training stops
@@ -40,6 +41,7 @@ class Settings:
     kept_queries: int = 8
     shown: int = 2
     views: int = 8
+    colours: int = 1
     mirrored: bool = False
     judge_every: int = 50
     patience: int = 6
@@ -67,6 +69,6 @@ def usual_rank(pairs: int) -> int:
     return 32 if pairs >= FEW else 16
 
 
-def usual_steps(pairs: int) -> int:
-    """The rule of thumb of LoRA trainers."""
-    return max(500, 30 * pairs)
+def usual_steps(pairs: int, least: int) -> int:
+    """The rule of thumb of LoRA trainers; `least` is what the base asks for."""
+    return max(least, 30 * pairs)

@@ -125,7 +125,7 @@ def test_what_is_kept_changes_less(fit, pairs, scene):
         fitting = fit(kept=kept, steps=40, judge_every=40)
         for _ in fitting.run():
             pass
-        draw = Draw(look_at(fitting.editor, others, 1, False, 0), 3, 1)
+        draw = Draw(look_at(fitting.editor, others, 1), 3, 1)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             moved.append(float(group_loss(fitting.editor.family, "prefix", 2, draw(generator), generator, keep=True)))
@@ -163,9 +163,9 @@ def test_a_single_pair_is_enough_to_try(fit):
 
 
 def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs):
-    looks = look_at(Editor.load(tiny_base), pairs(4), 2, False, 0)
+    looks = look_at(Editor.load(tiny_base), pairs(4), 2)
     draw, generator, met = Draw(looks, 2, 2), torch.Generator().manual_seed(0), set()
-    place = {key(view.before): index for index, look in enumerate(looks) for view in look.views}
+    place = {key(view.before): index for index, look in enumerate(looks) for view in look.views[0]}
     for _ in range(200):
         group = draw(generator)
         shown = {place[key(view.before)] for view in group.pairs}
@@ -176,9 +176,9 @@ def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs
 
 
 def test_edits_are_not_mixed_and_a_lone_pair_learns_from_its_own_views(tiny_base, pairs):
-    looks = look_at(Editor.load(tiny_base), [*pairs(3, "a"), *pairs(1, "b", first=7)], 3, False, 0)
+    looks = look_at(Editor.load(tiny_base), [*pairs(3, "a"), *pairs(1, "b", first=7)], 3)
     draw, generator = Draw(looks, 2, 2), torch.Generator().manual_seed(0)
-    of = {key(view.before): look for look in looks for view in look.views}
+    of = {key(view.before): look for look in looks for view in look.views[0]}
     for _ in range(60):
         group = draw(generator)
         shown = [of[key(view.before)] for view in group.pairs]
@@ -191,9 +191,9 @@ def test_edits_are_not_mixed_and_a_lone_pair_learns_from_its_own_views(tiny_base
 def test_geometry_is_the_same_inside_a_pair(tiny_base, scene):
     """A pair whose after image is its before image stays one under every crop and mirror."""
     pair = Pair("same", "", scene(1, (96, 64)), scene(1, (96, 64)), ("", ""), ("x", ""))
-    [look] = look_at(Editor.load(tiny_base), [pair], 6, True, 0)
-    assert all(torch.equal(view.before, view.after) for view in look.views)
-    assert len({key(view.before) for view in look.views}) == 6
+    [look] = look_at(Editor.load(tiny_base), [pair], 6, mirrored=True)
+    assert all(torch.equal(view.before, view.after) for view in look.views[0])
+    assert len({key(view.before) for view in look.views[0]}) == 6
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (3, 0), (4, 1), (6, 1), (20, 3), (42, 7)])
@@ -250,7 +250,7 @@ def test_an_editor_wears_what_was_trained(fit, tmp_path, scene):
 
 def test_usual_settings_grow_with_the_pairs_and_nonsense_is_refused():
     assert [usual_rank(count) for count in (1, 4, 5, 42)] == [16, 16, 32, 32]
-    assert [usual_steps(count) for count in (1, 5, 20, 42)] == [500, 500, 600, 1260]
+    assert [usual_steps(count, 500) for count in (1, 5, 20, 42)] == [500, 500, 600, 1260]
     for changes, said in (
         ({"steps": 0}, "--steps"),
         ({"precision": "int3"}, "float32 or bfloat16"),
