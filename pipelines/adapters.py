@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,6 @@ from infra.registry.layout import WEIGHTS
 if TYPE_CHECKING:
     from pipelines.transfer import Lora
     from pipelines.transfer.layout import Attention
-
-SCALED = re.compile(r"(?P<ref>[^:]+):(?P<scale>-?[\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,14 @@ def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list
 
 
 def _found(address: str, ref: str, scale: float) -> Worn:
-    match = SCALED.fullmatch(ref)
-    if not match and ":" in ref:
-        raise UsageError(f"{ref}: the scale after the colon must be a number, as in {ref.partition(':')[0]}:0.7.")
-    name, own = (match["ref"], float(match["scale"])) if match else (ref, 1.0)
-    return Worn(registry.resolve(address, name), own * scale)
+    name, colon, own = ref.partition(":")
+    try:
+        strength = float(own) * scale if colon else scale
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise UsageError(f"{ref}: the scale after the colon must be a number, as in {name}:0.7.")
+    return Worn(registry.resolve(address, name), strength)
 
 
 def check_base(version: Version, revision: str) -> None:
