@@ -44,24 +44,23 @@ class Draw:
 
     def __call__(self, generator: torch.Generator) -> Group:
         edit = self.looks[below(len(self.looks), generator)].edit
-        colour = below(len(self.looks[0].views), generator)
-        pairs = [look.views[colour] for look in self.of_edit[edit]]
+        pairs = self.of_edit[edit]
         if len(pairs) == 1:
             return self._alone(pairs[0], generator)
         order = torch.randperm(len(pairs), generator=generator).tolist()
         shown = 1 + below(min(self.shown, len(pairs) - 1), generator)
         asked = [pairs[index] for index in order[shown:]]
-        grid = asked[0][0].grid  # the first one asked decides the shape of the group
-        asked = [views for views in asked if views[0].grid == grid]
+        grid = asked[0].views[0].grid  # the first one asked decides the shape of the group
+        asked = [pair for pair in asked if pair.views[0].grid == grid]
         return _group(
-            [_any(pairs[index], generator) for index in order[:shown]],
-            [_any(asked[index % len(asked)], generator) for index in range(self.queries)],
+            [_any(pairs[index].views, generator) for index in order[:shown]],
+            [_any(asked[index % len(asked)].views, generator) for index in range(self.queries)],
         )
 
-    def _alone(self, views: Sequence[View], generator: torch.Generator) -> Group:
-        shown = below(len(views), generator)
-        others = [view for index, view in enumerate(views) if index != shown] or [views[0]]
-        return _group([views[shown]], [_any(others, generator) for _ in range(self.queries)])
+    def _alone(self, look: Looks, generator: torch.Generator) -> Group:
+        shown = below(len(look.views), generator)
+        others = [view for index, view in enumerate(look.views) if index != shown] or [look.views[0]]
+        return _group([look.views[shown]], [_any(others, generator) for _ in range(self.queries)])
 
 
 def _group(shown: list[View], asked: list[View]) -> Group:

@@ -25,7 +25,7 @@ from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_f
 from training.pairs.check import Pair
 
 LOG_EVERY = 10  # steps
-KEPT_WEIGHT = 6.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
+KEPT_WEIGHT = 4.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,7 @@ class Fit:
         if settings.checkpointing:
             editor.family.transformer.enable_gradient_checkpointing()
         self.trainer = Trainer(self.weights, _schedule(settings), folder, NoCheckpoint())
-        looks = look_at(
-            editor,
-            known,
-            settings.views,
-            mirrored=settings.mirrored,
-            colours=settings.colours,
-            seed=settings.seed,
-        )
+        looks = look_at(editor, known, settings.views, mirrored=settings.mirrored, seed=settings.seed)
         self.draw = Draw(looks, settings.queries, settings.shown)
         self.keep = Draw(look_at(editor, kept, 1), settings.kept_queries, 1) if kept else None
         self.best: LoraWeights = copy.deepcopy(self.trainer.average)

@@ -22,8 +22,7 @@ class Settings:
     queries        edited behind one shared prefix, in every worker at every step
     kept_queries   the same for edits that the base can do already and shall keep, where there are any
     shown          pairs in that prefix, at most
-    views          of each pair in each of its colours, encoded once: the whole picture, and crops
-    colours        1 to 6: that of the picture, and with its channels exchanged
+    views          of each pair, encoded once: the whole picture, and crops
     mirrored       some views are mirrored; wrong for edits that have a left and a right
     judge_every    steps between two looks at the held-out pairs
     patience       looks without a better score before training stops
@@ -41,7 +40,6 @@ class Settings:
     kept_queries: int = 8
     shown: int = 2
     views: int = 8
-    colours: int = 1
     mirrored: bool = False
     judge_every: int = 50
     patience: int = 6

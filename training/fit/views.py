@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import torch
 from PIL import Image, ImageOps
@@ -23,9 +22,6 @@ SMALLEST_CROP = 0.75  # of the sides of a picture; crops keep its proportions
 TURNED = 0.35  # share of views shown mirrored, where that is allowed
 
 
-COLOURS = tuple(permutations((0, 1, 2)))  # which channel becomes red, green and blue; the first changes nothing
-
-
 @dataclass(frozen=True)
 class View:
     """One look at a pair: before and after, cropped and mirrored alike, as clean tokens (S, C)."""
@@ -37,52 +33,35 @@ class View:
 
 @dataclass(frozen=True)
 class Looks:
-    """All views of one pair, by the colours they are in; the very first one is the picture as it is.
-
-    Pairs and queries that are shown together are in the same colours: then an edit of colours is still one edit.
-    """
+    """All views of one pair; the first one is the whole picture."""
 
     edit: str
-    views: tuple[tuple[View, ...], ...]
+    views: tuple[View, ...]
 
 
 @torch.no_grad()
-def look_at(
-    editor: Editor, pairs: Sequence[Pair], views: int, *, mirrored: bool = False, colours: int = 1, seed: int = 0
-) -> list[Looks]:
-    """Encode pairs under `views` views in each of `colours` colours; the same arguments give the same views.
+def look_at(editor: Editor, pairs: Sequence[Pair], views: int, *, mirrored: bool = False, seed: int = 0) -> list[Looks]:
+    """Encode pairs under `views` views each; the same arguments give the same views.
 
     Raises:
         ImageError: a picture too small or too elongated for the base.
     """
     return [
-        Looks(
-            pair.edit,
-            tuple(
-                tuple(_view(editor, pair, colour, index, mirrored, seed) for index in range(views))
-                for colour in range(colours)
-            ),
-        )
-        for pair in pairs
+        Looks(pair.edit, tuple(_view(editor, pair, index, mirrored, seed) for index in range(views))) for pair in pairs
     ]
 
 
-def _view(editor: Editor, pair: Pair, colour: int, index: int, mirrored: bool, seed: int) -> View:
+def _view(editor: Editor, pair: Pair, index: int, mirrored: bool, seed: int) -> View:
     before, after = pair.before, pair.after
     if after.size != before.size:
         after = after.resize(before.size, Image.Resampling.LANCZOS)
     if index:
-        key = f"{seed} {colour} {index} {pair.digest}"
+        key = f"{seed} {index} {pair.digest}"
         generator = torch.Generator().manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:14], 16))
         before, after = _alike(before, after, torch.rand(4, generator=generator).tolist(), mirrored)
-    before, after = (_in_colours(editor.fit(image), colour) for image in (before, after))
+    before, after = editor.fit(before), editor.fit(after)
     tokens = editor.family.encode(to_tensor([before])), editor.family.encode(to_tensor([after]))
     return View(tokens[0][0].float(), tokens[1][0].float(), editor.grid(before))
-
-
-def _in_colours(image: Image.Image, colour: int) -> Image.Image:
-    channels = image.split()
-    return Image.merge("RGB", [channels[index] for index in COLOURS[colour]])
 
 
 def _alike(before: Image.Image, after: Image.Image, draws: Sequence[float], mirrored: bool) -> tuple[Image.Image, ...]:

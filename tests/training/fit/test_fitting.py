@@ -165,7 +165,7 @@ def test_a_single_pair_is_enough_to_try(fit):
 def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs):
     looks = look_at(Editor.load(tiny_base), pairs(4), 2)
     draw, generator, met = Draw(looks, 2, 2), torch.Generator().manual_seed(0), set()
-    place = {key(view.before): index for index, look in enumerate(looks) for view in look.views[0]}
+    place = {key(view.before): index for index, look in enumerate(looks) for view in look.views}
     for _ in range(200):
         group = draw(generator)
         shown = {place[key(view.before)] for view in group.pairs}
@@ -178,7 +178,7 @@ def test_every_pair_is_shown_to_every_other_and_never_to_itself(tiny_base, pairs
 def test_edits_are_not_mixed_and_a_lone_pair_learns_from_its_own_views(tiny_base, pairs):
     looks = look_at(Editor.load(tiny_base), [*pairs(3, "a"), *pairs(1, "b", first=7)], 3)
     draw, generator = Draw(looks, 2, 2), torch.Generator().manual_seed(0)
-    of = {key(view.before): look for look in looks for view in look.views[0]}
+    of = {key(view.before): look for look in looks for view in look.views}
     for _ in range(60):
         group = draw(generator)
         shown = [of[key(view.before)] for view in group.pairs]
@@ -192,8 +192,8 @@ def test_geometry_is_the_same_inside_a_pair(tiny_base, scene):
     """A pair whose after image is its before image stays one under every crop and mirror."""
     pair = Pair("same", "", scene(1, (96, 64)), scene(1, (96, 64)), ("", ""), ("x", ""))
     [look] = look_at(Editor.load(tiny_base), [pair], 6, mirrored=True)
-    assert all(torch.equal(view.before, view.after) for view in look.views[0])
-    assert len({key(view.before) for view in look.views[0]}) == 6
+    assert all(torch.equal(view.before, view.after) for view in look.views)
+    assert len({key(view.before) for view in look.views}) == 6
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (3, 0), (4, 1), (6, 1), (20, 3), (42, 7)])
