@@ -137,7 +137,9 @@ class S3Store:
     def arrow(self, uri: str) -> tuple["FileSystem", str]:
         from pyarrow.fs import S3FileSystem
 
-        return S3FileSystem(), "/".join(_bucket_key(uri))
+        client = _s3_client().meta  # named outright: a pickled copy, in a worker, forgets what it read
+        own = None if client.endpoint_url.endswith(".amazonaws.com") else client.endpoint_url
+        return S3FileSystem(endpoint_override=own, region=client.region_name), "/".join(_bucket_key(uri))
 
 
 def _put_if_absent(uri: str, data: bytes, mark: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from infra import registry
+from infra import registry, store
 from infra.cli import app
 
 STEPS = ["--steps", "8", "--rate", "1e-2", "--rank", "4"]
@@ -176,3 +176,29 @@ def test_pairs_of_many_edits_train_one_adapter_that_needs_to_be_shown_which(plac
     assert registry.resolve(str(place / "registry"), "turn").about["exemplars"] == []
     code, _, beside = command("apply", "--adapter", "turn", "--input", "pairs", "--output", "out")
     assert code == 2 and "--pair BEFORE AFTER" in beside
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pairs_registry_and_checkpoints_may_all_lie_in_a_bucket(place, ceph_bucket, ceph):
+    """Trained by one process, applied by another; nothing but the bucket between them."""
+    for path in (place / "pairs").iterdir():
+        store.write(f"{ceph_bucket}/pairs/{path.name}", path.read_bytes())
+    environment = os.environ | ceph | {"EDIT_TRANSFER_REGISTRY": f"{ceph_bucket}/adapters"}
+
+    def run(*arguments):
+        ran = subprocess.run([sys.executable, "-c", MAIN, *arguments, "--json"], cwd=place, env=environment,
+                             capture_output=True, text=True)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    training = ("train", "--name", "turn", "--pairs", f"{ceph_bucket}/pairs", "--workers", "1", *STEPS)
+    told = run(*training)
+    assert (told["version"], told["new"], told["production"]) == (1, True, True)
+    assert not [found for found in store.list_objects(f"{ceph_bucket}/adapters") if "/runs/" in found.uri]
+    assert run(*training)["new"] is False
+    edited = run("apply", "--adapter", "turn@production", "--input", "pairs", "--output", "out")
+    assert edited["done"] == 10
+
+
+MAIN = "from infra.cli import main; main()"
