@@ -30,8 +30,8 @@ class Settings:
 
 
 def expanded(folder: str) -> str:
-    """The address with `~` at its start replaced; where there is no home it stays as it is."""
-    return os.path.expanduser(folder)  # noqa: PTH111 - Path would take an s3:// address apart
+    """The address with `~` at its start replaced and a local path made absolute: workers run elsewhere."""
+    return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -12,7 +12,7 @@ from infra.registry.cli import Json, Registry, address
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as diffusers or peft save it, .safetensors.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as diffusers saves it, .safetensors.")],
     name: Annotated[str, typer.Option(help="Name of the adapter in the registry.")],
     base: Annotated[
         str | None,
@@ -44,7 +44,7 @@ def import_(
     with tempfile.TemporaryDirectory() as scratch:
         plain, rank = adapters.rewritten(bases.skeleton(folder), file, Path(scratch))
         weights = plain.read_bytes()
-    told = {"name": base or folder.name, "revision": bases.revision_of(base), "class": bases.class_of(folder)}
+    told = {"name": base or folder.name, "revision": bases.revision_of(folder), "class": bases.class_of(folder)}
     about = {"base": told, "attention": attention, "rank": rank, "edits": [], "pairs": [], "exemplars": []}
     card = f"# {name}\n\nImported from `{file.name}`, for the base `{told['name']}`. Its training is not known here.\n"
     version = registries.publish(

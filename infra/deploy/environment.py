@@ -1,6 +1,6 @@
 """The runtime environment of a Ray job, as JSON: `python -m infra.deploy.environment`.
 
-The variables that decide where things are go along: AWS's own and EDIT_TRANSFER_*.
+The variables that decide where things are go along. Keys do not: Ray shows a job's environment to whoever asks.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from infra.settings import PREFIX
 
-TAKEN_ALONG = ("AWS_", PREFIX)
+TAKEN_ALONG = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION", PREFIX)
 
 
 def runtime_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import EXIT_SOME_FAILED, UsageError
-from infra.registry.cli import adapters_app
+from infra.registry.cli import adapters_app, address
 from pipelines.importing import import_
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def apply(
         output=output,
         adapters=adapter or (),
         scale=scale,
-        registry=registry,
+        registry=address(registry),
         base=base,
         workers=workers,
         batch_size=batch_size,

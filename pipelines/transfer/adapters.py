@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
+PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote
 MARK = ".lora_"  # between the name of a module and that of its LoRA matrix
 NAME = "worn{}"  # of each LoRA inside the transformer
 
@@ -29,6 +30,14 @@ class Lora:
 
     path: Path
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A LoRA without its numbers: the shapes of its matrices, and the settings in its metadata."""
+
+    shapes: Shapes
+    metadata: dict[str, str]
 
 
 def digest_of(loras: Sequence[Lora]) -> str | None:
@@ -52,29 +61,34 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora]) -> None:
+def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora], worn: Sequence[Outline] = ()) -> list[Outline]:
     """Put these LoRAs into the transformer instead of those it has, unfused and switched on. None takes all off.
 
-    LoRAs of the shapes that it has already only change places with them, which takes milliseconds.
+    Args:
+        worn: what the last call returned. LoRAs of the same outlines only change places with those that are worn,
+            which takes milliseconds.
+
+    Returns:
+        What is worn now.
 
     Raises:
         AdapterNotFound: a file is not a LoRA, or not one for this transformer; it is then left without any.
     """
     names = [NAME.format(index) for index in range(len(loras))]
-    shapes = [_shapes(lora.path) for lora in loras]
-    swap = bool(names) and [_worn_shapes(transformer, name) for name in names] == [*map(_bare, shapes)]
-    if not (swap and set(names) == set(transformer.peft_config)):
-        take_off(transformer)
-        swap = False
     try:
-        for name, lora, found in zip(names, loras, shapes, strict=True):
-            _load(transformer, lora.path, name, found, swap)
+        outlines = [_outline(lora.path) for lora in loras]
+        swap = bool(worn) and list(worn) == outlines
+        if not swap:
+            take_off(transformer)
+        for name, lora, outline in zip(names, loras, outlines, strict=True):
+            _load(transformer, lora.path, name, outline, swap)
     except AdapterNotFound:
         take_off(transformer)
         raise
     if names:
         transformer.set_adapters(names, [float(lora.scale) for lora in loras])
         transformer.requires_grad_(False).eval()
+    return outlines
 
 
 def take_off(transformer: Flux2Transformer2DModel) -> None:
@@ -83,9 +97,9 @@ def take_off(transformer: Flux2Transformer2DModel) -> None:
         transformer.unload_lora()
 
 
-def _load(transformer: Flux2Transformer2DModel, path: Path, name: str, shapes: Shapes, swap: bool) -> None:
-    _check_fit(transformer, path, _bare(shapes))
-    prefix = PREFIX if _prefixed(shapes) else None
+def _load(transformer: Flux2Transformer2DModel, path: Path, name: str, outline: Outline, swap: bool) -> None:
+    _check_fit(transformer, path, _bare(outline.shapes))
+    prefix = PREFIX if _prefixed(outline.shapes) else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         try:
@@ -101,18 +115,18 @@ def _load(transformer: Flux2Transformer2DModel, path: Path, name: str, shapes: S
             raise AdapterNotFound(f"The adapter {path.name} does not fit this base: {_first_line(error)}") from error
 
 
-def _shapes(path: Path) -> Shapes:
-    """The keys of a LoRA's file, and the shapes of what they name."""
+def _outline(path: Path) -> Outline:
     if path.suffix != ".safetensors":
         raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+            outline = Outline(shapes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise AdapterNotFound(f"The adapter {path} is broken ({error}). Copy it again.") from error
     if not any(MARK in key for key in shapes):
         raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers or peft saved.")
-    return shapes
+    return outline
 
 
 def _prefixed(shapes: Shapes) -> bool:
@@ -122,16 +136,6 @@ def _prefixed(shapes: Shapes) -> bool:
 def _bare(shapes: Shapes) -> Shapes:
     """Keys as a model writes them."""
     return {key.removeprefix(f"{PREFIX}."): shape for key, shape in shapes.items()} if _prefixed(shapes) else shapes
-
-
-def _worn_shapes(transformer: Flux2Transformer2DModel, name: str) -> Shapes:
-    """What a LoRA inside the transformer would have in its file."""
-    mark = f".{name}.weight"
-    return {
-        key.replace(mark, ".weight"): tuple(weight.shape)
-        for key, weight in transformer.named_parameters()
-        if key.endswith(mark)
-    }
 
 
 def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) -> tuple[Path, int]:
@@ -145,7 +149,11 @@ def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) ->
     from diffusers.loaders import Flux2LoraLoaderMixin
 
     _file_digest(path)
-    _shapes(path)
+    if any(key.startswith(PEFT_KEYS) for key in _outline(path).shapes):
+        raise AdapterNotFound(
+            f"The adapter {path.name} was saved by PEFT alone, whose file does not say its alpha. Save it with"
+            " `save_lora_adapter` of diffusers."
+        )
     try:
         state, metadata = Flux2LoraLoaderMixin.lora_state_dict(
             path.parent, weight_name=path.name, local_files_only=True, return_lora_metadata=True

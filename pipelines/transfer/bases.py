@@ -107,7 +107,12 @@ def settings_of(folder: Path) -> BaseSettings:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise BaseNotFound(
+            f"{path.parent.name}/{path.name} of the base is no JSON ({error}). Copy it again."
+        ) from error
 
 
 def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None = None) -> Flux2:

@@ -61,6 +61,7 @@ class Editor:
         self.default_steps = default_steps
         self.batch_size = batch_size
         self.adapter_digest: str | None = None
+        self._worn: list[adapters.Outline] = []
 
     @classmethod
     def load(
@@ -118,7 +119,8 @@ class Editor:
         """
         self.adapter_digest = None
         digest = adapters.digest_of(loras)
-        adapters.wear(self.family.transformer, loras)
+        worn, self._worn = self._worn, []
+        self._worn = adapters.wear(self.family.transformer, loras, worn)
         self.adapter_digest = digest
 
     @staticmethod

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.registry.cli import address
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -60,7 +62,9 @@ def train(
     rate: Annotated[
         float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another number gives another adapter.", rich_help_panel=LORA)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="Another number gives another adapter.", rich_help_panel=LORA)
+    ] = 0,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes that train together. Default: GPUs, or cores.", rich_help_panel=RUN),
@@ -70,7 +74,7 @@ def train(
     ] = None,
     quantised: Annotated[
         str | None,
-        typer.Option(help="Keep the frozen base as `float8`: half the memory of bfloat16.", rich_help_panel=RUN),
+        typer.Option(help="Keep the frozen base as `float8`; sets --checkpointing.", rich_help_panel=RUN),
     ] = None,
     checkpointing: Annotated[
         bool,
@@ -120,7 +124,7 @@ def train(
         precision=precision,
         quantised=quantised,
         checkpointing=checkpointing,
-        registry=registry or environment.registry,
+        registry=address(registry),
     )
     work = training.prepare(options, environment, lambda checked: tell_unusable(asides, checked))
     trained = training.train(work, options, environment, log or Path("runs", name), asides)
@@ -168,7 +172,7 @@ def retrain(
     base: Annotated[str | None, typer.Option(metavar="FOLDER|ID", help="As in `train`.", rich_help_panel=LORA)] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
-    seed: Annotated[int, typer.Option(help="As in `train`.", rich_help_panel=LORA)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="As in `train`.", rich_help_panel=LORA)] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=RUN)] = None,
     registry: Annotated[str | None, typer.Option(metavar="URI", help="As in `train`.", rich_help_panel=RUN)] = None,
     log: Annotated[Path | None, typer.Option(metavar="DIR", help="As in `train`.", rich_help_panel=OUTCOME)] = None,
@@ -202,7 +206,7 @@ def retrain(
         steps=steps,
         seed=seed,
         workers=workers,
-        registry=registry or environment.registry,
+        registry=address(registry),
     )
     outcome = retraining.retrain(
         options,

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from infra import cluster, registry, store
-from infra.errors import AdapterDamaged, ImageError
+from infra.errors import AdapterDamaged, EditTransferError, ImageError
 from infra.registry import Version
 from infra.settings import Settings as Environment
 from pipelines import adapters
@@ -43,9 +43,16 @@ def hold(candidate: Version, production: Version | None, work: Work, environment
     with cluster.connected(1, environment.ray) as resources:
         score = ray.remote(num_cpus=1, num_gpus=min(1, resources.gpus))(_score)
         entrants = ((candidate, tried), (production, rivals))
-        candidate_score, rival_score = ray.get(
-            [score.remote(work.base, version, asked, environment.cache) for version, asked in entrants]
-        )
+        try:
+            candidate_score, rival_score = ray.get(
+                [score.remote(work.base, version, asked, environment.cache) for version, asked in entrants]
+            )
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)  # what the task raised; Ray's own text is a whole traceback
+            if isinstance(cause, EditTransferError):
+                raise cause from None
+            reason = str(error).strip().splitlines()[-1]
+            raise EditTransferError(f"The judging broke: {reason} Run the same command again.") from error
     return Result(candidate_score, rival_score, judged=tuple(trial.asked.name for trial in tried))
 
 

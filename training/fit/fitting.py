@@ -14,6 +14,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
+from infra.errors import EditTransferError
 from pipelines.transfer import Editor
 from training.fit.draw import Draw
 from training.fit.judge import Judged, Score, hold_out, judge, trials
@@ -25,7 +26,7 @@ from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_f
 from training.pairs.check import Pair
 
 LOG_EVERY = 10  # steps
-KEPT_WEIGHT = 4.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
+KEPT_WEIGHT = 10.0  # of a change where nothing should change; such changes are small beside the errors of a new edit
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,31 @@ class Fit:
     def _look(self, progress: Progress) -> Moment:
         """Judge the average so far, in the first process; all processes learn whether it is over."""
         judged = None
+        self._refuse_diverged(progress)
         if process() == 0:
             with swapped(self.weights, self.trainer.average):
                 judged = judge(self.editor, self.trials)
             self._keep(progress, judged.score)
-        stopped = torch.tensor(float(bool(self.held_out) and self.stale >= self.settings.patience))
-        if dist.is_initialized():
-            stopped = stopped.to(self.editor.family.device)
-            dist.broadcast(stopped, 0)
-        if process() > 0:
+        else:
             self.curve.append({"step": progress.step})
-        self.over = bool(stopped) or progress.step >= self.settings.steps
+        stopped = self._agreed(bool(self.held_out) and self.stale >= self.settings.patience)
+        self.over = stopped or progress.step >= self.settings.steps
         return self._final(progress) if self.over else _moment(progress, judged, over=False)
+
+    def _refuse_diverged(self, progress: Progress) -> None:
+        """In all processes at once: their weights are the same."""
+        if not all(weight.isfinite().all() for weight in self.weights.weights):
+            raise EditTransferError(
+                f"The training diverged before step {progress.step}: its weights are no longer finite. Lower the --rate"
+                f" of {self.settings.rate:g}."
+            )
+
+    def _agreed(self, decision: bool) -> bool:
+        """What the first process decided."""
+        told = torch.tensor(float(decision), device=self.editor.family.device)
+        if dist.is_initialized():
+            dist.broadcast(told, 0)
+        return bool(told)
 
     def _keep(self, progress: Progress, score: Score) -> None:
         trained = [point["balanced"] for point in self.curve[1:]]
@@ -160,7 +174,7 @@ def _schedule(settings: Settings) -> Schedule:
         warmup=min(20, settings.steps),
         ema=settings.ema,
         weight_decay=0.0,
-        log_every=min(LOG_EVERY, settings.judge_every, settings.steps),
+        log_every=math.gcd(LOG_EVERY, settings.judge_every, settings.steps),  # every look, and the end, are moments
         checkpoint_every=settings.steps + 1,
     )
 

@@ -36,19 +36,34 @@ class Options:
     seed: int = 0
 
 
-def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettings) -> Settings:
-    """Settings: as asked for, else as usual for so many pairs on this base. Raises `UsageError`."""
-    import torch
+def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettings, ray: str | None = None) -> Settings:
+    """Settings: as asked for, else as usual for so many pairs on this base and the cluster at `ray`, or this machine.
 
-    gpus = torch.cuda.device_count()
+    Raises:
+        UsageError: what was asked for makes no sense.
+        EditTransferError: no cluster answers.
+    """
+    gpus, cores = _hardware(ray)
     usual = {
         "rank": usual_rank(len(pairs)),
         "rate": base.adapter_rate,
         "steps": usual_steps(len(pairs), base.adapter_steps),
         "attention": base.attention,
-        "workers": gpus or cluster.cores(),
+        "workers": gpus or cores,
         "precision": "bfloat16" if gpus else "float32",
     }
     names = {field.name for field in fields(Settings)} & {field.name for field in fields(Options)}
     asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if asked.get("quantised", "none") != "none":
+        asked["checkpointing"] = True  # or every pass would keep a copy of the weights in full for the backward pass
     return Settings(**usual | asked)
+
+
+def _hardware(ray: str | None) -> tuple[int, int]:
+    """GPUs and CPU cores of a cluster, or of this machine."""
+    if ray:
+        with cluster.connected(1, ray) as resources:
+            return int(resources.gpus), max(1, int(resources.cpus))
+    import torch
+
+    return torch.cuda.device_count(), cluster.cores()

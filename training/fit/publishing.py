@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -21,6 +21,8 @@ from pipelines.transfer import bases
 from training.fit.run import Fitted
 from training.fit.settings import Settings
 from training.pairs.check import Pair
+
+HOW = ("workers", "precision", "checkpointing")  # settings of the machine: elsewhere it is still the same work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class Work:
             "pairs": sorted((pair.digest, pair.name) for pair in self.pairs),
             "judged": sorted(pair.digest for pair in self.judged),
             "kept": sorted(pair.digest for pair in self.kept),
-            "settings": asdict(self.settings),
+            "settings": {key: value for key, value in asdict(self.settings).items() if key not in HOW},
         }
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -69,11 +71,12 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
 def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """What adapter.json says of each pair, and the pairs' files as they were found."""
     roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
-    told, files = [], {}
-    names: Counter[str] = Counter()
+    told: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
     for index, pair in enumerate([*work.pairs, *work.judged]):
-        names[pair.name] += 1  # pairs of an earlier version may be called as new ones are
-        name = f"{pair.name} ({names[pair.name]})" if names[pair.name] > 1 else pair.name
+        taken = {each["name"] for each in told}  # pairs of an earlier version may be called as new ones are
+        names = (f"{pair.name} ({number})" if number > 1 else pair.name for number in itertools.count(1))
+        name = next(name for name in names if name not in taken)
         entry: dict[str, Any] = {"name": name, "edit": pair.edit, "digest": pair.digest}
         entry["role"] = roles.get(pair.digest, "train")
         for role, uri, sha256 in zip(("before", "after"), pair.uris, pair.sha256, strict=True):
@@ -103,7 +106,7 @@ def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: flo
         "rank": work.settings.rank,
         "edits": edits,
         "pairs": pairs,
-        "exemplars": _exemplars(outcome, pairs) if len(edits) == 1 else [],
+        "exemplars": _exemplars(outcome, pairs, work.settings.shown) if len(edits) == 1 else [],
         "scores": outcome["score"]
         | {"base_balanced": first["balanced"], "base_changed": first["changed"]}
         | {"held_out_pairs": len(outcome["held_out"])},
@@ -118,14 +121,14 @@ def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: flo
     }
 
 
-def _exemplars(outcome: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[str]:
+def _exemplars(outcome: dict[str, Any], pairs: Sequence[dict[str, Any]], count: int) -> list[str]:
     """The pairs that were shown when the adapter was judged: with them it does what its score says."""
     names = {pair["digest"]: pair["name"] for pair in pairs}
-    return [names[digest] for digest in outcome["shown"] if digest in names]
+    return [names[digest] for digest in outcome["shown"] if digest in names][:count]
 
 
 def _plain(point: dict[str, float]) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else round(value, 4) for key, value in point.items()}
+    return {key: round(value, 4) if math.isfinite(value) else None for key, value in point.items()}
 
 
 def _card(name: str, about: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ from infra.settings import Settings as Environment
 from pipelines.adapters import check_base
 from pipelines.transfer import bases
 from training.fit import contest
+from training.fit.judge import MOST_JUDGED
 from training.fit.options import Options
 from training.fit.publishing import Work
-from training.fit.train import LEASE_SECONDS, fitted_version, work_for
+from training.fit.train import LEASE_SECONDS, base_of, fitted_version, work_for
 from training.pairs.check import Pair, check_pairs, usable
+from training.pairs.show import tell_unusable
 
 JUDGED_ONE_IN = 3  # of the new pairs: training does not see them, the candidate and production are judged by them
 PROMOTED, REFUSED, NOTHING_NEW = "promoted", "refused", "nothing_new"
@@ -61,12 +63,15 @@ def retrain(
         UsageError: of some kind, before anything is started.
         EditTransferError: the training broke.
     """
-    with registry.lease(options.registry, options.name, "training", LEASE_SECONDS):
+    with registry.lease(options.registry, options.name, "training", LEASE_SECONDS) as lease:
         production = _production(options)
-        base = options.base or environment.base
+        base = base_of(options, environment)
         if production:
             check_base(production, bases.revision_of(base))
-        pairs = usable(check_pairs(options.pairs, environment.max_pixels), options.pairs)
+            options = _as_before(options, production)
+        checked = check_pairs(options.pairs, environment.max_pixels)
+        tell_unusable(console, checked)
+        pairs = usable(checked, options.pairs)
         seen = _seen(production)
         new = [pair for pair in pairs if pair.sha256 not in seen]
         begun = Outcome(
@@ -79,15 +84,32 @@ def retrain(
         if len(new) < enough:
             return begun
         work = _work(options, environment, base, production, new)
-        candidate, trained = fitted_version(work, options, environment, log, console)
+        candidate, trained = fitted_version(work, options, environment, log, console, lease)
+        begun = replace(begun, candidate=candidate.number, trained=trained)
+        if candidate.number in {move.version for move in registry.history(options.registry, options.name)}:
+            why = f"version {candidate.number} was production already, and was taken back"
+            return replace(begun, outcome=REFUSED, why=why)
         result = contest.hold(candidate, production, work, environment)
-        return _decided(options, replace(begun, candidate=candidate.number, trained=trained), result, better_by)
+        return _decided(options, begun, result, better_by)
 
 
 def _production(options: Options) -> Version | None:
     if PRODUCTION not in registry.aliases(options.registry, options.name):
         return None
     return registry.resolve(options.registry, f"{options.name}@{PRODUCTION}")
+
+
+def _as_before(options: Options, production: Version) -> Options:
+    """What was not asked for otherwise is done as it was for production."""
+    settings = production.about["training"]["settings"]
+    return replace(
+        options,
+        rank=options.rank or settings["rank"],
+        rate=options.rate or settings["rate"],
+        mirrored=settings["mirrored"],
+        quantised=settings["quantised"],
+        checkpointing=settings["checkpointing"],
+    )
 
 
 def _seen(production: Version | None) -> set[tuple[str, ...]]:
@@ -101,7 +123,7 @@ def _work(
 ) -> Work:
     """Train on what production knows and most of what is new; judge by the rest of what is new."""
     ordered = sorted(new, key=lambda pair: pair.digest)
-    judged = ordered[: max(1, len(new) // JUDGED_ONE_IN)]
+    judged = ordered[: min(MOST_JUDGED, max(1, len(new) // JUDGED_ONE_IN))]
     known = contest.pairs_of(production, environment.max_pixels) if production else []
     told = bases.settings_of(bases.find_base(base))
     work = work_for(options, environment, [*known, *ordered[len(judged) :]], base, told)
@@ -115,7 +137,7 @@ def _decided(options: Options, begun: Outcome, result: contest.Result, better_by
     outcome = replace(
         begun, judged=result.judged, score=round(result.candidate, 4), rival=round(result.rival, 4), outcome=REFUSED
     )
-    if result.candidate < result.rival + better_by:
+    if not result.candidate >= result.rival + better_by:
         return replace(outcome, why=f"{told}: not better by {better_by:g} dB")
     try:
         assert begun.candidate is not None

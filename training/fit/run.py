@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import cluster, store
-from infra.errors import EditTransferError
+from infra.errors import EditTransferError, NotInStore
 from training.fit.worker import OUTCOME, SAMPLES, WEIGHTS, Order, Said, work
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
 
+SNAPSHOT = "checkpoint_manager_snapshot.json"
 LOST_WORKERS = 3  # that a run survives
 CHECKPOINTS = 2  # kept: the newest may be half written when a machine dies
 
@@ -48,13 +51,15 @@ def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], addr
         listener = threading.Thread(target=_listen, args=(said, listen, refusals), daemon=True)
         listener.start()
         try:
-            checkpoint = _train(order, place, run, said, gpus=resources.gpus >= workers)
+            order = replace(order, device="cuda" if resources.gpus >= workers else "cpu")
+            checkpoint = _train(order, place, run, said)
+        except EditTransferError as error:
+            raise (refusals or [error])[0] from error
         finally:
-            said.put(None)
-            listener.join()
-            said.shutdown()
-        if refusals:
-            raise refusals[0]
+            with suppress(Exception):  # where the cluster is gone, there is nobody to say good-bye to
+                said.put(None)
+                listener.join()
+                said.shutdown()
         if checkpoint is None:
             raise EditTransferError("The training left nothing behind. Run the same command again.")
         with checkpoint.as_directory() as folder:
@@ -63,22 +68,25 @@ def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], addr
 
 def _listen(said: Any, listen: Callable[[Said], None], refusals: list[EditTransferError]) -> None:
     while (heard := said.get()) is not None:
-        if heard.refusal:
-            refusals.append(heard.refusal)
+        if isinstance(heard, EditTransferError):
+            refusals.append(heard)
         else:
-            listen(heard)
+            with suppress(OSError):  # a full disk for the log must not end the training
+                listen(heard)
 
 
-def _train(order: Order, place: str, run: str, said: Any, *, gpus: bool) -> Checkpoint | None:
+def _train(order: Order, place: str, run: str, said: Any) -> Checkpoint | None:
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     _quiet()
+    _forget_if_torn(store.join(place, run))
     filesystem, path = store.arrow(place)
+    gpus = order.device == "cuda"
     trainer = TorchTrainer(
         work,
-        train_loop_config={"order": order, "said": said},
+        train_loop_config={"order": ray.put(order), "said": said},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=order.settings.workers, use_gpu=gpus),
         run_config=RunConfig(
@@ -89,11 +97,32 @@ def _train(order: Order, place: str, run: str, said: Any, *, gpus: bool) -> Chec
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
         ),
     )
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         return trainer.fit().checkpoint
     except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise EditTransferError(f"The training broke: {reason} Run the same command again to go on.") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # Ray Train keeps it otherwise
+
+
+def _forget_if_torn(run: str) -> None:
+    """Ray Train's record of checkpoints is written in place: of a run killed in that moment nothing can be resumed."""
+    try:
+        json.loads(store.read(store.join(run, SNAPSHOT)))
+    except NotInStore:
+        return
+    except ValueError:
+        forget(run)
+
+
+def forget(run: str) -> None:
+    """Remove the checkpoints of a run; where that is not allowed they stay, and only cost space."""
+    filesystem, path = store.arrow(run)
+    with suppress(OSError):
+        filesystem.delete_dir(path)
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from infra import registry, store
-from infra.errors import StoreError
-from infra.registry import PRODUCTION, Version
+from infra.errors import LeaseHeld
+from infra.registry import PRODUCTION, Lease, Version
 from infra.settings import Settings as Environment
-from pipelines.catalog.listing import canonical
 from pipelines.transfer import bases
 from training.fit import run
 from training.fit.judge import hold_out
@@ -39,12 +39,18 @@ class Trained:
 def prepare(options: Options, environment: Environment, show: Callable[[list[Checked]], None]) -> Work:
     """Check name, base and pairs; `show` gets the verdicts. Raises a UsageError of some kind."""
     registry.versions(options.registry, options.name)  # a bad name, or a registry out of reach
-    base = options.base or environment.base
+    base = base_of(options, environment)
     told = bases.settings_of(bases.find_base(base))
     checked = check_pairs(options.pairs, environment.max_pixels)
     show(checked)
     pairs = usable(checked, options.pairs)
     return work_for(options, environment, pairs, base, told)
+
+
+def base_of(options: Options, environment: Environment) -> str | None:
+    """The base, a folder by its absolute path: workers run elsewhere."""
+    base = options.base or environment.base
+    return str(Path(base).resolve()) if base and Path(base).is_dir() else base
 
 
 def work_for(
@@ -54,7 +60,7 @@ def work_for(
     return Work(
         name=options.name,
         base=base,
-        settings=settings_for(options, pairs, told),
+        settings=settings_for(options, pairs, told, environment.ray),
         pairs=tuple(pairs),
         kept=tuple(kept_pairs(options.keep, told, environment.max_pixels)),
     )
@@ -67,50 +73,47 @@ def train(work: Work, options: Options, environment: Environment, log: Path, con
         LeaseHeld: this adapter is being trained already.
         EditTransferError: the training broke; the same work goes on where it stopped.
     """
-    with registry.lease(options.registry, options.name, "training", LEASE_SECONDS):
-        version, new = fitted_version(work, options, environment, log, console)
+    with registry.lease(options.registry, options.name, "training", LEASE_SECONDS) as lease:
+        version, new = fitted_version(work, options, environment, log, console, lease)
         return Trained(version, new, promoted=_promote_first(options, version))
 
 
 def fitted_version(
-    work: Work, options: Options, environment: Environment, log: Path, console: Console
+    work: Work, options: Options, environment: Environment, log: Path, console: Console, lease: Lease
 ) -> tuple[Version, bool]:
-    """The version that this work leads to, and whether it had to be made; to be called under the lease."""
-    publication = work.publication
+    """The version that this work leads to, and whether it had to be made.
+
+    Raises:
+        LeaseHeld: somebody else took over meanwhile, because this process was stopped for too long.
+    """
+    publication, place = work.publication, store.join(options.registry, options.name, "runs")
+    checkpoints = store.join(place, publication[:16])
     for version in registry.versions(options.registry, options.name):
         if version.about.get("publication") == publication:
+            run.forget(checkpoints)
             return version, False
-    began, place = time.monotonic(), _place(options)
+    began = time.monotonic()
     with Watch(log, work.settings.steps, bool(hold_out(work.pairs)), console) as watch:
         fitted = run.fit(_order(work), place, publication[:16], watch, environment.ray)
+    if lease.lost.is_set():
+        raise LeaseHeld(f"Another process trains {options.name} by now: this one was stopped for too long.")
     version = publish(options.registry, work, fitted, time.monotonic() - began)
-    _forget(store.join(place, publication[:16]))
+    run.forget(checkpoints)
     return version, True
 
 
 def _order(work: Work) -> Order:
     from infra.cluster import cores
 
+    side = math.isqrt(bases.settings_of(bases.find_base(work.base)).max_area) * 2
     return Order(
         base=work.base,
-        pairs=work.pairs,
-        kept=work.kept,
+        pairs=tuple(pair.shrunk(side) for pair in work.pairs),
+        kept=tuple(pair.shrunk(side) for pair in work.kept),
         settings=work.settings,
+        device="cpu",
         threads=max(1, cores() // work.settings.workers),
     )
-
-
-def _place(options: Options) -> str:
-    return store.join(canonical(options.registry), options.name, "runs")
-
-
-def _forget(uri: str) -> None:
-    """Remove the checkpoints of a training that is published."""
-    filesystem, path = store.arrow(uri)
-    try:
-        filesystem.delete_dir(path)
-    except OSError as error:
-        raise StoreError(f"{uri}: the checkpoints cannot be removed ({error}).") from None
 
 
 def _promote_first(options: Options, version: Version) -> bool:

@@ -22,6 +22,7 @@ class Order:
 
     base     as Editor.load takes it
     kept     pairs of edits to keep
+    device   `cuda` or `cpu`
     threads  for each worker on a CPU
     """
 
@@ -29,7 +30,8 @@ class Order:
     pairs: tuple[Pair, ...]
     kept: tuple[Pair, ...]
     settings: Settings
-    threads: int | None
+    device: str
+    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +43,24 @@ class Said:
     samples_per_second: float
     score: dict[str, float] | None = None
     sheet: bytes | None = None
-    refusal: EditTransferError | None = None
 
 
 def work(config: dict[str, Any]) -> None:
-    """The loop of one worker. `config` has the `order`, and a Ray queue, `said`."""
-    order, said = config["order"], config["said"]
+    """The loop of one worker. `config` has a reference to the `order`, and a Ray queue, `said`.
+
+    A refusal is told and raised: told, for Ray hands on only its text; raised, for the other workers wait for this one.
+    """
+    import ray
+
+    said = config["said"]
     try:
-        _work(order, said)
+        _work(ray.get(config["order"]), said)
     except ImageError as error:
-        said.put(Said(step=0, loss=0.0, samples_per_second=0.0, refusal=PairError(f"A pair cannot be used: {error}")))
+        said.put(PairError(f"A pair cannot be used: {error}"))
+        raise
     except EditTransferError as error:
-        said.put(Said(step=0, loss=0.0, samples_per_second=0.0, refusal=error))
+        said.put(error)
+        raise
 
 
 def _work(order: Order, said: Any) -> None:
@@ -62,8 +70,7 @@ def _work(order: Order, said: Any) -> None:
     from training.fit.fitting import Fit
 
     first = ray.train.get_context().get_world_rank() == 0
-    if order.threads:
-        torch.set_num_threads(order.threads)
+    torch.set_num_threads(order.threads)
     with tempfile.TemporaryDirectory() as folder:
         fit = Fit(_editor(order), order.pairs, order.kept, order.settings, Path(folder))
         _restore(fit, ray.train.get_checkpoint())
@@ -78,7 +85,7 @@ def _editor(order: Order) -> Any:
     from pipelines.transfer import Editor
 
     settings = order.settings
-    return Editor.load(order.base, attention=settings.attention, quantised=settings.quantised)
+    return Editor.load(order.base, device=order.device, attention=settings.attention, quantised=settings.quantised)
 
 
 def _restore(fit: Any, checkpoint: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from infra import store
-from infra.errors import ImageError, PairError, StoreError
+from infra.errors import ImageError, NotInStore, PairError
 from pipelines import codec
 from pipelines.transfer import check_framing
 from pipelines.transfer.layout import working_size
@@ -39,6 +39,13 @@ class Pair:
     def digest(self) -> str:
         """Names the pair by its content and its edit."""
         return hashlib.sha256(" ".join((*self.sha256, self.edit)).encode()).hexdigest()
+
+    def shrunk(self, side: int) -> Pair:
+        """The same pair with pictures of at most `side` pixels each way."""
+        pictures = [image.copy() for image in (self.before, self.after)]
+        for image in pictures:
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return replace(self, before=pictures[0], after=pictures[1])
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def _read(uri: str, max_pixels: int) -> tuple[Image.Image, str]:
     except ImageError as error:
         code = "too_small" if error.code in ("too_small", "aspect_ratio") else "unreadable"
         raise ImageError(f"{name}: {error}", code) from None
-    except StoreError as error:
+    except NotInStore as error:  # a bucket that does not answer is another matter, and no reason to leave pairs out
         raise ImageError(str(error)) from None
     return image, hashlib.sha256(data).hexdigest()
 

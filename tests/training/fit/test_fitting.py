@@ -1,13 +1,14 @@
 """Fitting an adapter: what is drawn, what is learned, and that it goes on where it stopped."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from diffusers import Flux2Transformer2DModel
 from safetensors.torch import load_file
 
-from infra.errors import UsageError
+from infra.errors import EditTransferError, UsageError
 from pipelines.transfer import Editor, Lora
 from tests.tiny import tiny_transformer
 from training.fit import lora
@@ -91,17 +92,46 @@ def test_a_finished_training_only_tells_again_what_came_of_it(fit):
 
 
 def test_the_moment_with_the_best_held_out_score_is_kept(fit):
-    fitting = fit(steps=24, rate=0.3, patience=10)  # so fast that it gets worse again
-    *_, last = fitting.run()
+    fitting = fit(steps=24, patience=10)
+    good = fitting.draw
+
+    def wrong(generator):
+        group = good(generator)
+        return dataclasses.replace(group, truth=group.truth + 3)
+
+    for moment in fitting.run():
+        if moment.progress.step == 8:
+            fitting.draw = wrong  # from here on it learns nonsense
+    last = moment
     scores = {point["step"]: point["balanced"] for point in fitting.curve[1:]}
     assert last.score.balanced == pytest.approx(max(scores.values()))
     assert max(scores, key=scores.get) < 24
 
 
 def test_training_stops_when_the_held_out_pairs_get_worse(fit):
-    fitting = fit(steps=400, rate=0.3, patience=2)
+    fitting = fit(steps=400, patience=2)
+    good = fitting.draw
+    fitting.draw = lambda generator: dataclasses.replace(good(generator), truth=torch.full((2, 16, 128), 3.0))
     *_, last = fitting.run()
     assert last.over and last.progress.step < 400
+
+
+@pytest.mark.parametrize("steps", [15, 23, 5])
+def test_any_number_of_steps_ends_with_a_result(fit, steps):
+    *_, last = fit(steps=steps, judge_every=10).run()
+    assert last.over and last.progress.step == steps and last.score
+
+
+def test_a_training_that_diverges_is_refused(fit):
+    fitting = fit()
+    for moment in fitting.run():
+        if moment.progress.step == 0:
+            break
+    with torch.no_grad():
+        fitting.weights.weights[0].fill_(float("nan"))
+    with pytest.raises(EditTransferError, match="Lower the --rate"):
+        for _ in fitting.run():
+            pass
 
 
 def test_the_same_settings_give_the_same_adapter_and_another_seed_another(fit):
