@@ -17,15 +17,16 @@ from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
 from pipelines.transfer import Editor, Lora, bases
+from pipelines.transfer import adapters as lora_adapters
 from tests.tiny import tiny_transformer
 
 TARGETS = ["to_q", "to_v", "to_qkv_mlp_proj", "to_out.0"]
 
 
-def save_adapter(folder: Path, deviation: float, transformer=None, *, seed=0, rank=4, targets=TARGETS) -> Path:
+def save_adapter(folder: Path, deviation: float, transformer=None, *, seed=0, rank=4, alpha=8, targets=TARGETS) -> Path:
     """A LoRA whose B matrices are random, or zero; as diffusers itself saves it."""
     transformer = transformer or tiny_transformer()
-    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
     generator = torch.Generator().manual_seed(seed)
     for name, weight in transformer.named_parameters():
         if "lora_" in name:
@@ -104,19 +105,20 @@ def test_an_adapter_of_another_base_is_refused(tiny_base, tmp_path):
 
 
 def test_another_adapter_is_put_on_as_if_freshly_loaded(tiny_base, tmp_path, scene):
-    """Of the same shapes, where only weights change places; of another rank; of other layers; and none."""
+    """Of the same shapes, where only weights change places; of another alpha, rank, of other layers; and none."""
     paths = [save_adapter(tmp_path / str(index), 0.1, seed=index) for index in range(2)]
     paths.append(save_adapter(tmp_path / "rank", 0.1, rank=8))
     paths.append(save_adapter(tmp_path / "layers", 0.1, targets=["to_q"]))
+    paths.append(save_adapter(tmp_path / "alpha", 0.1, alpha=2))
     warm = Editor.load(tiny_base)
     plain = edit(warm, scene)
     seen = set()
-    for index in (0, 1, 0, 2, 3, 1):
+    for index in (0, 1, 0, 4, 2, 3, 1):
         warm.wear([Lora(paths[index])])
         fresh = Editor.load(tiny_base, adapter=paths[index])
         assert edit(warm, scene) == edit(fresh, scene) and warm.adapter_digest == fresh.adapter_digest
         seen.add(edit(warm, scene))
-    assert len(seen) == 4
+    assert len(seen) == 5
     warm.wear([])
     assert edit(warm, scene) == plain and warm.adapter_digest is None
 
@@ -185,6 +187,14 @@ def test_a_lora_of_stock_diffusers_is_imported_and_computes_the_same(tiny_base, 
     expected.load_lora_adapter(path.parent, weight_name=path.name, prefix="transformer" if prefixed else None)
     outputs = [_output(model) for model in (stock, expected)]
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_lora_whose_alpha_nobody_knows_is_not_imported(tiny_base, tmp_path):
+    """PEFT keeps it in a file beside; without it the adapter would be worn at another strength, in silence."""
+    weights = load_file(save_adapter(tmp_path, 0.1))
+    save_file({f"base_model.model.{key}": value for key, value in weights.items()}, tmp_path / "peft.safetensors")
+    with pytest.raises(AdapterNotFound, match="alpha"):
+        lora_adapters.rewritten(tiny_transformer(), tmp_path / "peft.safetensors", tmp_path / "out")
 
 
 def test_what_cannot_be_imported_is_one_sentence(tiny_base, tmp_path, monkeypatch):
