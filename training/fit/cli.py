@@ -140,7 +140,8 @@ def _to_json(trained: Trained) -> str:
 def _tell(console: Console, trained: Trained, log: Path) -> None:
     version = trained.version
     scores, training = version.about["scores"], version.about["training"]
-    held_out = f"on {scores['held_out_pairs']} held-out pairs" if scores["held_out_pairs"] else "on its own pairs"
+    count = scores["held_out_pairs"]
+    held_out = f"on {count} held-out pair{'s' * (count > 1)}" if count else "on its own pairs"
     console.print(
         f"published        [bold]{version.ref}[/]{'' if trained.new else ' (by an earlier run)'}", highlight=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,16 @@ class Watch:
 
     def __call__(self, said: Said) -> None:
         """Show one moment."""
-        if said.loss == said.loss:
+        if math.isfinite(said.loss):
             self.events.add_scalar("loss", said.loss, said.step)
         if said.score:
             self._judged(said, said.score)
-        score = f"  {self.kind} {self.best:.1f} dB, base alone {self.base:.1f}" if self.best and self.base else ""
-        self.bar.update(self.task, completed=said.step, description=f"loss {said.loss:.3f}{score}")
+        self.bar.update(self.task, completed=said.step, description=self._line(said))
+
+    def _line(self, said: Said) -> str:
+        loss = f"loss {said.loss:.3f}  " if math.isfinite(said.loss) else ""
+        score = f"{self.kind} {self.best:.1f} dB, base alone {self.base:.1f}" if self.best and self.base else ""
+        return loss + score
 
     def _judged(self, said: Said, score: dict[str, float]) -> None:
         balanced = score["balanced"]
@@ -67,4 +72,5 @@ class Watch:
         if said.sheet:
             (self.folder / "samples" / f"{said.step:06d}.png").write_bytes(said.sheet)
         if not self.console.is_terminal:
-            self.console.print(f"step {said.step}  loss {said.loss:.3f}  {self.kind} {balanced:.2f} dB")
+            what = "base alone" if said.step == 0 else f"step {said.step}"
+            self.console.print(f"{what}  {self.kind} {balanced:.2f} dB", highlight=False)
