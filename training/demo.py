@@ -4,7 +4,7 @@ python -m training.demo FOLDER writes
     FOLDER/products/     rendered products, some of classes the bundled base has never seen
     FOLDER/photographs/  crops of photographs the bundled base has never seen
     FOLDER/EDIT_before.png, EDIT_after.png for each of EDITS
-    FOLDER/pairs/tilt/   pairs of an edit that the bundled base has never seen, for training an adapter
+    FOLDER/pairs/red-left/   pairs of an edit that the bundled base was never trained on, for training an adapter
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from training.evaluation.suite import to_image
-from training.scenes import FAMILIES, SUBJECTS, draw_scenes, render
+from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, draw_scenes, render
 from training.scenes.photos import SPLITS, crops
 
-TILT = (0.12, 0.25)  # parameters of the family `viewpoint`
-TILTED = 8  # pairs of it
+RED_LEFT = (0.95, 0.9, 0.8, 0.5, 0.4)  # parameters of the composition `recolour+translate`
+PAIRS = 8  # of it
 SIZES = ((64, 64), (80, 48), (48, 80))  # height, width in pixels
 PER_PRODUCT, PER_SIZE = 2, 4
 EDITS = {  # family: its parameters in the pair
@@ -36,7 +36,7 @@ def write_demo(folder: Path) -> None:
     generator = torch.Generator().manual_seed(7)
     for name, parameters in EDITS.items():
         _write_pair(folder, name, torch.tensor([parameters]), generator)
-    _write_tilted(folder / "pairs" / "tilt", torch.Generator().manual_seed(8))
+    _write_pairs(folder / "pairs" / "red-left", torch.Generator().manual_seed(8))
     for product in (name for classes in SUBJECTS["products"] for name in classes):
         for index in range(PER_PRODUCT):
             size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
@@ -53,10 +53,10 @@ def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Ge
     _save(render(FAMILIES[name].apply(scene, parameters), SIZES[0])[0], folder / f"{name}_after.png")
 
 
-def _write_tilted(folder: Path, generator: torch.Generator) -> None:
-    scenes = draw_scenes(TILTED, SIZES[0], generator)
-    tilted = FAMILIES["viewpoint"].apply(scenes, torch.tensor([TILT]).expand(TILTED, -1))
-    for index, sides in enumerate(zip(render(scenes, SIZES[0]), render(tilted, SIZES[0]), strict=True), start=1):
+def _write_pairs(folder: Path, generator: torch.Generator) -> None:
+    scenes = draw_scenes(PAIRS, SIZES[0], generator)
+    edited = EVERY_FAMILY["recolour+translate"].apply(scenes, torch.tensor([RED_LEFT]).expand(PAIRS, -1))
+    for index, sides in enumerate(zip(render(scenes, SIZES[0]), render(edited, SIZES[0]), strict=True), start=1):
         for role, picture in zip(("before", "after"), sides, strict=True):
             _save(picture, folder / f"{index}_{role}.png")
 
