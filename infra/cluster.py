@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,13 @@ class Resources:
 
     cpus: float
     gpus: float
+
+
+@contextmanager
+def speaking_aside() -> Iterator[None]:
+    """While the block lasts, what Ray tells of dying workers goes to stderr: stdout is for the command's outcome."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager

@@ -186,7 +186,8 @@ def workers_wanted(options: Options, images: int) -> int:
 def work(prepared: Prepared, options: Options, settings: Settings, job_id: str, meter: Meter) -> None:
     tasks = prepared.plan.tasks
     workers = workers_wanted(options, len(tasks))
-    with cluster.connected(workers + 2 * graph.CPUS_BESIDE_EDITS, settings.ray) as resources:
+    needed = workers + 2 * graph.CPUS_BESIDE_EDITS
+    with cluster.speaking_aside(), cluster.connected(needed, settings.ray) as resources:
         job = job_of(prepared, options, settings, workers, job_id, min(1, resources.gpus / workers))
         for counts in graph.run(job, tasks):
             meter.add(counts)

@@ -40,7 +40,7 @@ def hold(candidate: Version, production: Version | None, work: Work, environment
     shown = work.settings.shown
     tried = trials(work.judged, _shown_by(candidate, environment), shown)
     rivals = trials(work.judged, _shown_by(production, environment), shown) if production else tried
-    with cluster.connected(1, environment.ray) as resources:
+    with cluster.speaking_aside(), cluster.connected(1, environment.ray) as resources:
         score = ray.remote(num_cpus=1, num_gpus=min(1, resources.gpus))(_score)
         entrants = ((candidate, tried), (production, rivals))
         try:

@@ -43,7 +43,7 @@ def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], addr
         EditTransferError: what the workers refuse (BaseNotFound, PairError), or that the training broke.
     """
     workers = order.settings.workers
-    with cluster.connected(workers, address) as resources:
+    with cluster.speaking_aside(), cluster.connected(workers, address) as resources:
         from ray.util.queue import Queue
 
         said = Queue(actor_options={"num_cpus": 0})

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.dataset as ds
 import pytest
 from safetensors.torch import load_file
@@ -117,6 +118,27 @@ def test_a_killed_trainer_goes_on_and_ends_as_if_nothing_had_happened(place, tmp
     whole = json.loads(out)
     weights = [load_file(Path(told["uri"]) / "adapter.safetensors") for told in (killed, whole)]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[1]) and killed["scores"] == whole["scores"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_lost_worker_is_replaced_and_goes_on_from_the_checkpoint(place):
+    """kill -9 of the worker alone: the same command ends by itself, with all of its steps."""
+    environment = os.environ | {"EDIT_TRANSFER_REGISTRY": str(place / "registry")}
+    running = subprocess.Popen([sys.executable, "-c", KILLED], cwd=place, env=environment, stdout=-1, stderr=-1)
+    runs = place / "registry" / "turn" / "runs"
+    while running.poll() is None and not list(runs.rglob("state.pt")):
+        time.sleep(0.05)
+    [worker] = [
+        child for child in psutil.Process(running.pid).children(recursive=True) if "RayTrainWorker" in child.name()
+        or any("RayTrainWorker" in part for part in child.cmdline())
+    ]  # fmt: skip
+    worker.kill()
+    out, err = running.communicate()
+    assert running.returncode == 0, err.decode()
+    version = registry.resolve(str(place / "registry"), "turn@1")
+    assert json.loads(out)["new"] and version.about["training"]["steps_taken"] == 120
+    assert [point["step"] for point in version.about["training"]["curve"]] == [0, 50, 100, 120]
 
 
 def test_retraining_follows_the_pairs_that_arrive(place, ray_cluster, scene):
