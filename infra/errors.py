@@ -13,7 +13,8 @@
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
     │   └── StoreError                           a folder or bucket does not answer as it should
-    │       └── NotInStore    HTTP 404           no object at that address
+    │       ├── NotInStore    HTTP 404           no object at that address
+    │       └── StoreUnavailable HTTP 503        the next object would fare no better: stop, and go on later
     ├── LeaseHeld             exit 5, HTTP 409   somebody else is at this very work
     └── ImageError            exit 3, HTTP 422   one image cannot be edited; its neighbours can
 
@@ -121,6 +122,13 @@ class NotInStore(StoreError):
 
     code = "not_in_store"
     http_status = 404
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer, or not to these credentials, or is full: the next object would fare no better."""
+
+    code = "store_unavailable"
+    http_status = 503
 
 
 class LeaseHeld(EditTransferError):

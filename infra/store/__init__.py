@@ -1,10 +1,11 @@
 """Objects under URIs: a local folder, `s3://bucket/key`, or `memory://name` (this process only).
 
-    read, write, write_if_absent, stat, list_objects, leftovers, delete, arrow
+    read, write, write_if_absent, stat, list_objects, leftovers, copy, delete, arrow
 
 A write is atomic: a reader sees the old object or the new one, never half of one. The scheme of the URI
 picks the store; a URI without a scheme, and `file://`, is a local path. No other module talks to an SDK.
-Every function raises StoreError (NotInStore where the object is missing) and nothing else.
+Every function raises StoreError and nothing else: NotInStore where the object is missing, StoreUnavailable where
+the next object would fare no better.
 """
 
 import re
@@ -25,6 +26,7 @@ __all__ = [
     "Store",
     "Stored",
     "arrow",
+    "copy",
     "delete",
     "join",
     "leftovers",
@@ -67,6 +69,17 @@ def list_objects(prefix: str) -> Iterator[Stored]:
 def leftovers(prefix: str) -> Iterator[tuple[Stored, datetime]]:
     """What killed writers left half written below a folder, and when; no listing shows it, no reader sees it."""
     return store_for(prefix).leftovers(prefix)
+
+
+def copy(source: str, target: str) -> None:
+    """Write or replace an object with what another one holds; inside one store no byte passes through here.
+
+    S3 copies objects of up to 5 GB. Raises NotInStore.
+    """
+    if scheme_of(source) == scheme_of(target):
+        store_for(source).copy(source, target)
+    else:
+        write(target, read(source))
 
 
 def delete(uri: str) -> None:

@@ -1,22 +1,31 @@
 """Files on a disk."""
 
+import errno
+import io
 import os
 import secrets
+import shutil
 import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote
 
-from infra.errors import NotInStore, StoreError
+from infra.errors import NotInStore, StoreError, StoreUnavailable
 from infra.store.protocol import Stored
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 TEMPORARY = ".writing-"  # hidden: listings and pyarrow.dataset pass over what a killed writer left
+CHUNK = 2**20
+
+DISK_TROUBLE = {  # of the disk or this process, whatever the file
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO),
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 
 
 def local_path(uri: str) -> Path:
@@ -31,7 +40,12 @@ def _local_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise NotInStore(f"{path}: there is no such file.") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: {_reason(error)}.") from None
+        raise _refusal(path, error) from None
+
+
+def _refusal(path: Path | str, error: OSError | ValueError) -> StoreError:
+    kind = StoreUnavailable if getattr(error, "errno", None) in DISK_TROUBLE else StoreError
+    return kind(f"{path}: {_reason(error)}.")
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -41,7 +55,13 @@ def _reason(error: OSError | ValueError) -> str:
 def _unlisted(error: OSError) -> None:
     """A folder that is not there, or not any more, is empty; one that may not be read must not look so."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise StoreError(f"{error.filename}: {_reason(error)}.") from None
+        raise _refusal(error.filename, error) from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    if not modes.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+        raise StoreError(f"{path}: this is not a file.")
+    return path.open("rb")
 
 
 class LocalStore:
@@ -49,20 +69,17 @@ class LocalStore:
 
     def read(self, uri: str, limit: int | None = None) -> bytes:
         path = local_path(uri)
-        with _local_errors(path):
-            if not modes.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
-                raise StoreError(f"{path}: this is not a file.")
-            with path.open("rb") as file:
-                return file.read(limit)
+        with _local_errors(path), _opened(path) as file:
+            return file.read(-1 if limit is None else limit)
 
     def write(self, uri: str, data: bytes) -> None:
         path = local_path(uri)
-        with _local_errors(path), self._written(path, data) as temporary:
+        with _local_errors(path), self._written(path, io.BytesIO(data)) as temporary:
             temporary.replace(path)
 
     def write_if_absent(self, uri: str, data: bytes) -> bool:
         path = local_path(uri)
-        with _local_errors(path), self._written(path, data) as temporary:
+        with _local_errors(path), self._written(path, io.BytesIO(data)) as temporary:
             try:
                 path.hardlink_to(temporary)
             except FileExistsError:
@@ -70,13 +87,13 @@ class LocalStore:
             return True
 
     @contextmanager
-    def _written(self, path: Path, data: bytes) -> Iterator[Path]:
+    def _written(self, path: Path, data: BinaryIO) -> Iterator[Path]:
         """A complete, synced temporary file beside `path`; removed if it is still there afterwards."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                shutil.copyfileobj(data, file, CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary
@@ -114,6 +131,12 @@ class LocalStore:
                     found = path.stat()
                     written = datetime.fromtimestamp(found.st_mtime, UTC)
                     yield Stored(str(path), found.st_size, f"{found.st_size}-{found.st_mtime_ns}"), written
+
+    def copy(self, source: str, target: str) -> None:
+        with _local_errors(local_path(source)):
+            data = _opened(local_path(source))
+        with data, _local_errors(local_path(target)), self._written(local_path(target), data) as temporary:
+            temporary.replace(local_path(target))
 
     def delete(self, uri: str) -> None:
         path = local_path(uri)

@@ -44,6 +44,9 @@ class MemoryStore:
     def leftovers(self, prefix: str) -> Iterator[tuple[Stored, datetime]]:
         return iter(())
 
+    def copy(self, source: str, target: str) -> None:
+        self.write(target, self.read(source))
+
     def delete(self, uri: str) -> None:
         _MEMORY.pop(uri, None)
 
