@@ -6,7 +6,10 @@
 Greyscale photos come back in colour, since an edit may bring some. Of several frames the first counts.
 """
 
+import ctypes
 import io
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from infra.errors import ImageError
+from pipelines import integrity, tiff
 
 MIN_SIDE = 16  # pixels: one token of every base we know
 MAX_ASPECT = 8  # longer side over shorter side
@@ -38,6 +42,9 @@ PHOTOMETRIC = 0x0106
 DESCRIPTIVE = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; ours is checked before decoding
+warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its ImageError
+with suppress(OSError, AttributeError):  # libtiff tells stderr about damage, beyond Python's reach
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,11 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
     `around`: a preview with sides of about that many pixels will do; JPEG then decodes many times faster.
     """
     opened = _opened(data, max_pixels)
+    integrity.check_whole(data)
     if around:
         opened.draft(None, (around, around))
     white_is_zero = opened.format == "TIFF" and opened.getexif().get(PHOTOMETRIC) == 0
-    image, exif = _upright(_loaded(opened))
+    image, exif = _upright(_loaded(opened, data))
     colour, alpha = _separated(_eight_bits(image, white_is_zero))
     profile = _usable_profile(image.info.get("icc_profile"), colour.mode)
     rgb = _converted(colour, profile, "RGB", to_srgb=True)
@@ -121,33 +129,24 @@ def encode(photo: Photo, result: Image.Image, format: str | None = None) -> byte
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("The file is empty.", "empty_file")
+    for width, height in integrity.claimed_sizes(data):
+        _check_pixels(width, height, max_pixels)
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise _not_one_of_ours(data) from None
     except Exception as error:  # Pillow's readers raise anything on broken headers
-        raise _undecodable(error) from None
+        raise integrity.explained(data, error) from None
     _check_size(*opened.size, max_pixels)
     return opened
 
 
-def _not_one_of_ours(data: bytes) -> ImageError:
-    if data[4:8] == b"ftyp":
-        return ImageError("HEIC and AVIF are not supported; convert the file to JPEG or PNG.", "unsupported")
-    return ImageError("This is not a JPEG, PNG, WebP, TIFF, BMP or GIF image.", "not_an_image")
-
-
-def _undecodable(error: Exception) -> ImageError:
-    text = str(error).lower()
-    if isinstance(error, EOFError) or any(sign in text for sign in ("truncated", "decoder object")):
-        return ImageError("The file ends before the image does; copy it again from its source.", "truncated")
-    return ImageError(f"The file is damaged and cannot be decoded ({type(error).__name__}).", "unreadable")
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {max_pixels:,} pixels"
         raise ImageError(f"{size} (EDIT_TRANSFER_MAX_PIXELS).", "too_many_pixels")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    _check_pixels(width, height, max_pixels)
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width} x {height} pixels: a side needs at least {MIN_SIDE}.", "too_small")
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -158,17 +157,19 @@ def _format(opened: Image.Image) -> str:
     return "JPEG" if opened.format == "MPO" else str(opened.format)  # MPO: a JPEG with more JPEGs behind it
 
 
-def _loaded(opened: Image.Image) -> Image.Image:
+def _loaded(opened: Image.Image, data: bytes) -> Image.Image:
     try:
         opened.load()
     except Exception as error:  # as above: damaged pixels surface as anything
-        raise _undecodable(error) from None
+        raise integrity.explained(data, error) from None
     return opened
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
     """The image turned as its EXIF says, and the EXIF that stays true of it."""
     try:
+        if tiff.overlaps(image.info.get("exif", b"").removeprefix(b"Exif\0\0")):
+            return image, b""
         turned = ImageOps.exif_transpose(image)
         exif = image.getexif()
         for tag in set(exif) - DESCRIPTIVE if image.format == "TIFF" else set(exif) & {ORIENTATION}:
