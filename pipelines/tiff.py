@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from itertools import chain
 
-BITS, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 339, 322, 323
+BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 259, 339, 322, 323
 STRIPS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
-WANTED = {BITS, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, *chain(*STRIPS)}
+WANTED = {BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, *chain(*STRIPS)}
 POINTERS = (0x8769, 0x8825, 0xA005)  # to the directories of EXIF, GPS and interoperability
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
