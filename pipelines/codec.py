@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from infra.errors import ImageError
-from pipelines import colour, integrity, tiff
+from pipelines import colour, integrity
 
 MIN_SIDE = 16  # pixels: one token of every base we know
 MAX_ASPECT = 8  # longer side over shorter side
@@ -171,8 +171,6 @@ def _loaded(opened: Image.Image, data: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
     """The image turned as its EXIF says, and the EXIF that stays true of it."""
     try:
-        if tiff.overlaps(image.info.get("exif", b"").removeprefix(b"Exif\0\0")):
-            return image, b""
         turned = ImageOps.exif_transpose(image)
         exif = image.getexif()
         for tag in set(exif) - DESCRIPTIVE if image.format == "TIFF" else set(exif) & {ORIENTATION}:

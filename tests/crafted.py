@@ -165,8 +165,13 @@ def tiff_loop(rng: Random) -> bytes:
 
 
 def overlapping_tiff(rng: Random) -> bytes:
-    """Four hundred tags that all hold the whole image."""
-    return tiff(grey_tags(64) | {40_000 + number: (7, 4096, 8) for number in range(400)}, rng.bytes(64 * 64))
+    """Two thousand tags that all hold the whole image: 400 MB."""
+    return tiff(grey_tags(450) | {40_000 + number: (7, 450**2, 8) for number in range(2000)}, rng.bytes(450**2))
+
+
+def overlapping_exif() -> bytes:
+    """As many tags as an EXIF block has room for, each of them the other half of it: 75 MB."""
+    return b"Exif\0\0" + tiff({40_000 + number: (7, 30_000, 8) for number in range(2500)}, bytes(30_000))
 
 
 # JPEG: segments between markers
