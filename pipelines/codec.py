@@ -8,16 +8,17 @@ Greyscale photos come back in colour, since an edit may bring some. Of several f
 
 import ctypes
 import io
+import logging
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from infra.errors import ImageError
-from pipelines import integrity, tiff
+from pipelines import colour, integrity
 
 MIN_SIDE = 16  # pixels: one token of every base we know
 MAX_ASPECT = 8  # longer side over shorter side
@@ -42,7 +43,9 @@ PHOTOMETRIC = 0x0106
 DESCRIPTIVE = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; ours is checked before decoding
+PngImagePlugin.MAX_TEXT_CHUNK = 8 << 20  # bytes; Pillow's own limit is smaller than some colour profiles
 warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its ImageError
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # and not on stderr
 with suppress(OSError, AttributeError):  # libtiff tells stderr about damage, beyond Python's reach
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
@@ -65,7 +68,7 @@ class Photo:
     format    Pillow's name of the file's format, e.g. JPEG
     cmyk      the file held inks, and gets inks again where its format can hold them
     lossless  the file lost nothing to compression (WebP can be either)
-    icc       the colour profile the pixels came in, None for sRGB
+    icc       the colour profile the pixels came in and can go back to, None for sRGB
     exif      EXIF block without orientation, maybe empty
     dpi       resolution to write again, or None
     """
@@ -97,17 +100,17 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
         opened.draft(None, (around, around))
     white_is_zero = opened.format == "TIFF" and opened.getexif().get(PHOTOMETRIC) == 0
     image, exif = _upright(_loaded(opened, data))
-    colour, alpha = _separated(_eight_bits(image, white_is_zero))
-    profile = _usable_profile(image.info.get("icc_profile"), colour.mode)
-    rgb = _converted(colour, profile, "RGB", to_srgb=True)
+    pixels, alpha = _separated(_eight_bits(image, white_is_zero))
+    profile = colour.usable_profile(image.info.get("icc_profile"), pixels.mode)
+    rgb = colour.converted(pixels, profile, "RGB", to_srgb=True)
     rgb.info = {}  # Pillow would write what it finds there again
     return Photo(
         image=rgb,
         format=_format(opened),
         alpha=alpha,
-        cmyk=colour.mode == "CMYK",
+        cmyk=pixels.mode == "CMYK",
         lossless=b"VP8L" in _webp_chunks(data),
-        icc=profile,
+        icc=profile if profile and colour.leads_back(profile) else None,
         exif=exif,
         dpi=_dpi(image.info.get("dpi")),
     )
@@ -168,8 +171,6 @@ def _loaded(opened: Image.Image, data: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
     """The image turned as its EXIF says, and the EXIF that stays true of it."""
     try:
-        if tiff.overlaps(image.info.get("exif", b"").removeprefix(b"Exif\0\0")):
-            return image, b""
         turned = ImageOps.exif_transpose(image)
         exif = image.getexif()
         for tag in set(exif) - DESCRIPTIVE if image.format == "TIFF" else set(exif) & {ORIENTATION}:
@@ -193,10 +194,10 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.has_transparency_data:
         whole = image.convert("RGBA")
         alpha = whole.getchannel("A")
-        colour = whole.convert("RGB")
+        opaque = whole.convert("RGB")
         # What lies under full transparency is often garbage that nobody was meant to see.
-        colour.paste((255, 255, 255), mask=alpha.point(lambda value: 255 * (value == 0)))
-        return colour, alpha
+        opaque.paste((255, 255, 255), mask=alpha.point(lambda value: 255 * (value == 0)))
+        return opaque, alpha
     if image.mode in ("RGB", "CMYK", "L"):
         return image, None
     try:
@@ -205,40 +206,13 @@ def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         raise ImageError(f"Images in {image.mode} colours are not supported.", "unsupported") from None
 
 
-def _usable_profile(data: bytes | None, mode: str) -> bytes | None:
-    """The profile, if it can be read and fits the pixels; sRGB is assumed otherwise."""
-    if not data:
-        return None
-    try:
-        space = ImageCms.ImageCmsProfile(io.BytesIO(data)).profile.xcolor_space.strip()
-        fits = space == {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}[mode] or (space, mode) == ("RGB", "L")
-        _converted(Image.new(mode, (1, 1)), data, "RGB", to_srgb=True)
-    except Exception:  # lcms reports damage in several ways, none of them worth an image
-        return None
-    return data if fits else None
-
-
-def _converted(image: Image.Image, profile: bytes | None, mode: str, *, to_srgb: bool) -> Image.Image:
-    """The image in another colour space: from the profile to sRGB, or back."""
-    if profile is None:
-        return image.convert(mode)
-    theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    ours = ImageCms.createProfile("sRGB")
-    source, target = (theirs, ours) if to_srgb else (ours, theirs)
-    if to_srgb and image.mode == "L" and theirs.profile.xcolor_space.strip() == "RGB":
-        image = image.convert("RGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode=mode)
-    assert converted is not None  # only in-place conversion returns None
-    return converted
-
-
 def _in_file_colours(photo: Photo, result: Image.Image, inks: bool) -> tuple[Image.Image, bytes | None]:
     """The result in the colours of the photo's file, and the profile that goes with them."""
     if photo.icc is None:
         return result.convert("CMYK" if inks else "RGB"), None
-    space = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc)).profile.xcolor_space.strip()
+    space = colour.space_of(photo.icc)
     if space == "RGB" or (space == "CMYK" and inks):
-        return _converted(result, photo.icc, space, to_srgb=False), photo.icc
+        return colour.converted(result, photo.icc, space, to_srgb=False), photo.icc
     return result.convert("RGB"), None
 
 

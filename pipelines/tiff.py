@@ -1,9 +1,8 @@
-"""The directories of a TIFF file, and of EXIF, which is one: enough of them to tell whether a file is whole.
+"""The directories of a TIFF file: enough of them to tell whether it is whole.
 
     directories(data)   the pages, as the whole numbers among their tags
     tile(data)          width and height of the tiles of the first page
     lacks_tags(data)    values of the first page lie beyond the end of the file
-    overlaps(data)      its tags would fill more memory than the file has bytes: a decompression bomb
 
 Nothing here trusts a number that it has read.
 """
@@ -12,10 +11,9 @@ import struct
 from collections.abc import Iterator
 from itertools import chain
 
-BITS, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 339, 322, 323
+BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 259, 339, 322, 323
 STRIPS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
-WANTED = {BITS, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, *chain(*STRIPS)}
-POINTERS = (0x8769, 0x8825, 0xA005)  # to the directories of EXIF, GPS and interoperability
+WANTED = {BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, *chain(*STRIPS)}
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
@@ -62,29 +60,6 @@ def lacks_tags(data: bytes) -> bool:
         return any(place + values * BYTES.get(kind, 0) > len(data) for _, kind, values, place in entries)
     except Beyond:
         return True
-
-
-def overlaps(data: bytes) -> bool:
-    """Whether the tags of the first page, read one by one, are larger than the file, as no writer makes them."""
-    reader = _Reader(data)
-    claimed, seen = 0, set[int]()
-    try:
-        waiting = [reader.first()]
-        while waiting and claimed <= len(data):
-            position = waiting.pop()
-            if position in seen:
-                continue
-            seen.add(position)
-            for tag, kind, values, place in reader.entries(position):
-                size = values * BYTES.get(kind, 0)
-                claimed += size if place + size <= len(data) else 0  # Pillow passes over what is not there
-                if tag in POINTERS and kind in (4, 13):
-                    waiting.append(reader.unpack("I", place)[0])
-                if claimed > len(data):
-                    break
-    except Beyond:
-        pass
-    return claimed > len(data)
 
 
 class _Reader:

@@ -9,6 +9,7 @@ wherever it is, each key lies in exactly one range.
 Python compares strings by code point, which is the order of their UTF-8 bytes, which is the order of S3.
 """
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ PAGE = 1000  # the most that S3 gives at a time
 THREADS = 8
 READY = 32  # pages kept for a consumer that is slower than the bucket
 LAST = "\U0010ffff"  # comes after every character
-LONGEST = 1000  # bytes of a key after which a bucket is asked for more; keys have up to 1024
+LONGEST = 1000  # bytes of a string after which a bucket is asked for more; keys have up to 1024
+NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # Ceph repeats it as it is in its XML
 
 
 class Ask(Protocol):
@@ -173,7 +175,7 @@ class _Listing:
     def _behind(self, beginning: str, until: str | None) -> str | None:
         """The first key up to `until` that comes after all that begin like this, None if there is none."""
         bound = beginning + LAST
-        if (until is not None and bound >= until) or len(bound.encode()) > LONGEST:
+        if (until is not None and bound >= until) or len(bound.encode()) > LONGEST or NOT_IN_XML.search(bound):
             return None
         found, _ = self.ask(bound, None, 1, self._pause)
         return found[0].uri if found and (until is None or found[0].uri <= until) else None
