@@ -1,6 +1,7 @@
 """The command `edit-transfer`. Sub-commands live with their package: a `cli.py` with `register(app)`."""
 
 import importlib
+import signal
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -58,5 +59,6 @@ for module in SUB_COMMANDS:
 
 
 def main() -> None:
-    """Run the command line, and exit with its code."""
+    """Run the command line, and exit with its code. SIGTERM stops a command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
