@@ -10,7 +10,13 @@ from typer.core import TyperGroup
 
 from infra.errors import EXIT_INTERRUPTED, EditTransferError
 
-SUB_COMMANDS = ("pipelines.catalog.cli", "infra.registry.cli", "training.cli")
+SUB_COMMANDS = (
+    "pipelines.catalog.cli",
+    "pipelines.catalog.submit",
+    "infra.jobs.cli",
+    "infra.registry.cli",
+    "training.cli",
+)
 
 
 class Sentences(TyperGroup):
