@@ -44,19 +44,14 @@ def cluster_at(address: str | None) -> "Jobs":
 
 @jobs_app.command("list")
 def list_(address: Address = None, as_json: Json = False) -> None:
-    """List all jobs that the cluster knows, the newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """List all jobs that the cluster knows, the newest first: id, time of submission in UTC, state, command."""
     found = cluster_at(address).all()
     if as_json:
         return _print_json([asdict(job) for job in found])
-    if not found:
-        return typer.echo("No jobs yet.")
-    table = Table("job", "state", "submitted", "took", "command", box=None)
     for job in found:
-        table.add_row(job.job_id, job.state, job.submitted_at, _long(job.seconds), job.command)
-    Console().print(table)
+        typer.echo(f"{job.job_id}  {job.submitted_at}  {_state(job)}: {job.command}")
+    if not found:
+        typer.echo("No jobs yet.")
 
 
 @jobs_app.command()

@@ -4,15 +4,21 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
 from infra import store
-from pipelines.catalog import manifest
+from infra.cli import app
+from infra.deploy import environment
+from infra.errors import UsageError
+from pipelines.catalog import manifest, submit
 from tests import clusters
 
 ROOT = Path(__file__).parents[3]
@@ -66,9 +72,8 @@ def test_a_job_on_two_nodes_edits_a_bucket(cluster, catalog, pair, tiny_base, ce
     rows = rows_beside(catalog)
     assert len(rows) == IMAGES and {row["status"] for row in rows} == {"done"}
     assert {row["job_id"] for row in rows} == {job_id}
-    assert (
-        store.read(f"{catalog.replace('photos', 'out')}/jobs/{job_id}/pairs/1-before.png") == Path(pair[0]).read_bytes()
-    )
+    kept = f"{catalog.replace('photos', 'out')}/jobs/{job_id}/pairs"
+    assert [store.read(f"{kept}/1-{name}.png") for name in ("before", "after")] == [Path(p).read_bytes() for p in pair]
 
     status = json.loads(edit_transfer(cluster, "jobs", "status", job_id, "--json").stdout)
     assert (status["job_id"], status["state"], status["exit_code"]) == (job_id, "succeeded", 0)
