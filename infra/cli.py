@@ -1,6 +1,7 @@
 """The command `edit-transfer`. Sub-commands live with their package: a `cli.py` with `register(app)`."""
 
 import importlib
+import signal
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -9,7 +10,13 @@ from typer.core import TyperGroup
 
 from infra.errors import EXIT_INTERRUPTED, EditTransferError
 
-SUB_COMMANDS = ("pipelines.catalog.cli", "infra.registry.cli", "training.cli")
+SUB_COMMANDS = (
+    "pipelines.catalog.cli",
+    "pipelines.catalog.submit",
+    "infra.jobs.cli",
+    "infra.registry.cli",
+    "training.cli",
+)
 
 
 class Sentences(TyperGroup):
@@ -58,5 +65,6 @@ for module in SUB_COMMANDS:
 
 
 def main() -> None:
-    """Run the command line, and exit with its code."""
+    """Run the command line, and exit with its code. SIGTERM stops a command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

@@ -1,14 +1,19 @@
 """Ray, quietly: the cluster that RAY_ADDRESS names, or one embedded in this process while it is needed."""
 
+import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import EditTransferError, UsageError
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entrypoint of a job, and for nobody else
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,14 @@ class Resources:
 
     cpus: float
     gpus: float
+
+
+def submission_id() -> str | None:
+    """The id under which Ray Jobs runs this process, or the one that started it; None outside of such a job."""
+    try:
+        return json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 @contextmanager
@@ -55,7 +68,7 @@ def _start(cpus: float, address: str | None) -> None:
 
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": False}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with _native_stderr_closed():
+    with _native_stderr_closed(), _own_answer_to_sigterm():
         try:
             ray.init(
                 address or "local",
@@ -66,6 +79,17 @@ def _start(cpus: float, address: str | None) -> None:
         except Exception as error:  # Ray raises many kinds where no cluster answers
             reason = str(error).splitlines()[0]
             raise EditTransferError(f"Ray at {address or 'this machine'} does not answer: {reason}") from error
+
+
+@contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Ray makes a driver exit at once on SIGTERM, which is how a job is cancelled; a handler that we have set stays."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(kept) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)
 
 
 def cores() -> int:

@@ -12,6 +12,7 @@
     │   │   └── AdapterInUse  HTTP 409           an alias points to the version that was to be deleted
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
+    │   ├── NoCluster                            no Ray cluster answers where one should be
     │   └── StoreError                           a folder or bucket does not answer as it should
     │       ├── NotInStore    HTTP 404           no object at that address
     │       └── StoreUnavailable HTTP 503        the next object would fare no better: stop, and go on later
@@ -109,6 +110,12 @@ class OutputError(UsageError):
     """Results cannot be written where they should go."""
 
     code = "bad_output"
+
+
+class NoCluster(UsageError):
+    """No Ray cluster that takes jobs answers at an address."""
+
+    code = "no_cluster"
 
 
 class StoreError(UsageError):

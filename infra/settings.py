@@ -18,6 +18,7 @@ class Settings:
     base        id or folder of the base to use where a command names none; None is the bundled one
     max_pixels  images with more pixels than this are refused before they are decoded
     ray         address of the Ray cluster to use; None starts one inside the process
+    jobs        address of the dashboard of the Ray cluster that jobs are submitted to, where it differs from `ray`
     registry    where adapters are published and looked up: a folder, s3:// or memory://
     cache       folder for copies of adapters; may be emptied at any time
     """
@@ -25,6 +26,7 @@ class Settings:
     base: str | None = None
     max_pixels: int = 100_000_000
     ray: str | None = None
+    jobs: str | None = None
     registry: str = field(default_factory=lambda: expanded(REGISTRY))
     cache: str = field(default_factory=lambda: expanded(CACHE))
 
@@ -35,11 +37,12 @@ def expanded(folder: str) -> str:
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from `EDIT_TRANSFER_*` and `RAY_ADDRESS`. Raises SettingError, naming the key."""
+    """Settings from `EDIT_TRANSFER_*` and Ray's own variables. Raises SettingError, naming the key."""
     return Settings(
         base=environment.get(f"{PREFIX}BASE") or None,
         max_pixels=_positive(environment, f"{PREFIX}MAX_PIXELS", Settings.max_pixels),
         ray=environment.get("RAY_ADDRESS") or None,
+        jobs=environment.get("RAY_API_SERVER_ADDRESS") or None,
         registry=expanded(environment.get(f"{PREFIX}REGISTRY") or REGISTRY),
         cache=expanded(environment.get(f"{PREFIX}CACHE") or CACHE),
     )

@@ -1,15 +1,14 @@
 """The job from its options to its summary: check everything, do what is left, write the report."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from PIL import Image
 from rich.console import Console
 
 from infra import cluster, store
 from infra.errors import ImageError, OutputError, PairError, StoreError, UsageError
+from infra.jobs import new_job_id
 from infra.settings import Settings
 from pipelines import adapters, codec
 from pipelines.adapters import Worn
@@ -157,7 +156,7 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
     _claim(prepared.output)
     if options.fresh:
         manifest.drop_damaged(prepared.manifest)
-    job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    job_id = cluster.submission_id() or new_job_id()
     with Meter(len(prepared.plan.tasks), console) as meter:
         if prepared.plan.tasks:
             work(prepared, options, settings, job_id, meter)

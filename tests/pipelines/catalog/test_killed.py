@@ -31,7 +31,7 @@ def watched(arguments: list[str], manifest: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=str)
 def test_a_killed_job_goes_on_where_it_stopped(scene, pair, tiny_base, tmp_path, how):
     photos, output = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -40,7 +40,9 @@ def test_a_killed_job_goes_on_where_it_stopped(scene, pair, tiny_base, tmp_path,
     arguments = command(photos, output, tiny_base, pair)
     job = watched(arguments, output / "manifest")
     os.kill(job.pid, how)
-    job.communicate()
+    said = job.communicate()[1].decode()
+    if how != signal.SIGKILL:
+        assert job.returncode == 130 and said.endswith("Stopped. Run the same command again to go on.\n")
     kept = ds.dataset(output / "manifest").to_table().to_pylist()
     assert 0 < len(kept) < IMAGES and all(Path(row["result_uri"]).is_file() for row in kept)
 
