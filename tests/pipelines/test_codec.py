@@ -191,3 +191,13 @@ def test_a_bomb_is_refused_before_it_is_decoded():
 def test_the_header_alone_tells_format_and_size(scene):
     data = file_of(scene(size=(640, 480)), "JPEG")
     assert codec.read_header(data[: len(data) // 2], LIMIT) == codec.Header("JPEG", 640, 480)
+
+
+def test_a_profile_that_leads_one_way_is_applied_and_not_embedded_again(scene):
+    """Scanners and cameras have such profiles: into a common space, and none back."""
+    one_way = icc.ink_profile().replace(b"B2A0", b"zzzz")
+    inks = file_of(scene().convert("CMYK"), "JPEG", icc_profile=one_way, quality=98)
+    photo = codec.decode(inks, LIMIT)
+    assert photo.icc is None and difference(photo.image, scene()) < 12
+    back = opened(codec.encode(photo, photo.image))
+    assert back.mode == "CMYK" and "icc_profile" not in back.info
