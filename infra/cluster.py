@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.errors import EditTransferError, UsageError
 
+Answer = TypeVar("Answer")
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entrypoint of a job, and for nobody else
 
 
@@ -40,18 +41,18 @@ def speaking_aside() -> Iterator[None]:
 
 
 @contextmanager
-def connected(cpus: float, address: str | None = None) -> Iterator[Resources]:
+def connected(cpus: float, address: str | None = None, embedded: float | None = None) -> Iterator[Resources]:
     """A connection to Ray with at least this many logical CPUs; one that exists is used, and left as it is.
 
-    An embedded Ray is given as many CPUs as are asked for, whatever the machine has: they are shares of
-    actors that must run side by side. Raises UsageError if an existing cluster is too small, and
+    An embedded Ray is given as many CPUs as are asked for (`embedded`, if that is more), whatever the machine has: they
+    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small, and
     EditTransferError if none answers.
     """
     import ray
 
     owned = not ray.is_initialized()
     if owned:
-        _start(cpus, address)
+        _start(max(cpus, embedded or 0), address)
     try:
         found = ray.cluster_resources()
         resources = Resources(found.get("CPU", 0), found.get("GPU", 0))
@@ -61,6 +62,23 @@ def connected(cpus: float, address: str | None = None) -> Iterator[Resources]:
     finally:
         if owned:
             ray.shutdown()
+
+
+def elsewhere(work: Callable[..., Answer], *arguments: Any) -> Answer:
+    """Do some work in another process of the connected cluster, and wait for it: its memory is not ours.
+
+    Raises what the work raises of our own errors, and EditTransferError if its process dies.
+    """
+    import ray
+
+    try:
+        return ray.get(ray.remote(num_cpus=0)(work).remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EditTransferError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise EditTransferError(f"Ray gave up on some work: {str(error).splitlines()[0]}") from error
 
 
 def _start(cpus: float, address: str | None) -> None:

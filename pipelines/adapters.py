@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra import registry
 from infra.errors import AdapterDamaged, AdapterNotFound, UsageError
@@ -92,6 +92,16 @@ def loras(worn: Sequence[Worn], cache: Path) -> list[Lora]:
         Lora(registry.fetch(each.version, cache / each.version.digest, [WEIGHTS]) / WEIGHTS, each.scale)
         for each in worn
     ]
+
+
+def named(worn: Sequence[Worn]) -> dict[str, Any]:
+    """How a recipe tells which adapters it wears: `adapter` (digests and scales), `adapter_name`, `adapter_version`."""
+    one = worn[0].version if len(worn) == 1 else None
+    return {
+        "adapter": "+".join(each.digest for each in worn) or None,
+        "adapter_name": one.name if one else "+".join(each.told for each in worn) or None,
+        "adapter_version": one.number if one else None,
+    }
 
 
 def exemplars(worn: Sequence[Worn]) -> list[tuple[str, bytes, bytes]]:

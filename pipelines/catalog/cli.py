@@ -65,7 +65,8 @@ def apply(
         typer.Option(
             "--input",
             metavar="DIR|GLOB|TABLE",
-            help="Images to edit: a folder, a quoted glob, or a Parquet or CSV table with a column `uri`.",
+            help="Images to edit: a folder or s3:// prefix, a quoted glob, or a Parquet or CSV table with a column"
+            " `uri` (and, for rows that want it otherwise, `before` and `after`, `adapter`, `seed`, `prompt`).",
             rich_help_panel=CATALOG,
         ),
     ],
@@ -147,12 +148,31 @@ def apply(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images that a process takes at a time.", rich_help_panel=RUN)
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images that go through the model together. Default: 8, and on a GPU as many as its memory takes.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Count, look and estimate; write nothing.", rich_help_panel=RUN),
     ] = False,
+    stage: Annotated[
+        bool,
+        typer.Option(
+            "--stage",
+            help="Leave the results in a folder of their own, until `edit-transfer publish` puts them in place.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="What an hour of one worker costs: the outcome tells the cost.", rich_help_panel=OUTCOME
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help=f"Do not ask before {ASK_FROM} images or more.", rich_help_panel=RUN)
     ] = False,
@@ -189,24 +209,29 @@ def apply(
         limit=limit,
         fresh=fresh,
         retry_failed=retry_failed,
+        stage=stage,
+        price_per_hour=price_per_hour,
     )
     asides, console = Console(stderr=True), Console()
     prepared = job.prepare(options, settings)
-    screen.show_catalog(asides, prepared.catalog)
     if dry_run:
         expected = forecast.forecast(prepared, options, settings)
+        screen.show_passed(asides, prepared.glance.passed)
         _print_json(expected) if as_json else screen.show_forecast(console, expected)
         return
     _confirm(prepared, yes or as_json)
     summary = job.run(prepared, options, settings, asides)
+    screen.show_passed(asides, summary.passed)
     _print_json(summary) if as_json else screen.show_summary(console, summary)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _confirm(prepared: "Prepared", sure: bool) -> None:
-    if not sure and len(prepared.plan.tasks) >= ASK_FROM and sys.stdin.isatty():
-        typer.confirm(f"Edit {len(prepared.plan.tasks):,} images?", default=True, abort=True, err=True)
+    tasks = prepared.glance.tasks
+    if not sure and (tasks is None or len(tasks) >= ASK_FROM) and sys.stdin.isatty():
+        many = f"{ASK_FROM:,} or more" if tasks is None else f"{len(tasks):,}"
+        typer.confirm(f"Edit {many} images?", default=True, abort=True, err=True)
 
 
 def _print_json(outcome: Any) -> None:

@@ -1,33 +1,39 @@
-"""The job as a Ray Data graph: read and decode -> edit (a pool of actors) -> encode, write, record.
+"""The job as a Ray Data graph: list -> read and decode -> edit (a pool of actors) -> encode, write, record.
 
-Between the stages an image travels as one binary value of raw pixels. The last stage writes its manifest rows
-itself and passes on nothing but counts, so rows are durable at once and the driver stays small.
+A row is a batch: one binary value, a block of its own, that holds a list of tasks or items, or what has to be told
+to the driver on the way past the other stages: counts, or an error that stops the job. The last stage writes its
+manifest rows itself and passes on nothing but counts, so rows are durable at once and the driver stays small.
 """
 
 import logging
 import pickle
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
-from PIL import Image
-from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
+from ray.data import ActorPoolStrategy, Dataset, Datasource, ExecutionResources
+from ray.data.block import BlockMetadata
+from ray.data.datasource import ReadTask
 
-from infra import store
 from infra.errors import EditTransferError, ImageError
-from pipelines.adapters import Worn
-from pipelines.catalog import manifest, stages
+from pipelines.catalog import attempts, feed, metrics, stages
+from pipelines.catalog.attempts import EDIT, READ, WRITE, Guard
+from pipelines.catalog.bench import Bench
+from pipelines.catalog.counts import Counts
+from pipelines.catalog.feed import Feed
+from pipelines.catalog.listing import Input
+from pipelines.catalog.manifest import FAILED
 from pipelines.catalog.plan import Task
-from pipelines.catalog.work import Recipe
+from pipelines.catalog.stages import Item
 
-if TYPE_CHECKING:
-    from pipelines.transfer import Editor, Prefix
-
-# Reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
+# Listing, reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
+CPUS_TO_LIST = 0.125
 CPUS_BESIDE_EDITS = 0.25
+CPUS_BESIDE = CPUS_TO_LIST + 2 * CPUS_BESIDE_EDITS
 # Decoded images wait for the edit in Ray's object store: so many batches a worker, not as many as there is room for.
 BATCHES_AHEAD = 16
 LEAST_AHEAD = 64 * 2**20  # bytes
@@ -36,63 +42,74 @@ SIZES_LOOKED_AT = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a recipe over a catalog. `base` is as Editor.load takes it, `gpus` is for each actor.
+    """One run of an edit over a catalog.
 
-    `worn` are the adapters, `cache` the folder on every machine that keeps their weights.
+    base         as Editor.load takes it
+    cache        the folder on every machine that keeps the weights of adapters
+    batch        images that travel together
+    batch_size   images that go through the model together at most, None for as many as fit
+    gpus         for each edit actor
     """
 
     job_id: str
-    recipe: Recipe
+    feed: Feed
     base: str | None
-    pairs: Sequence[tuple[Image.Image, Image.Image]]
-    worn: Sequence[Worn]
     cache: str
     output: str
     max_pixels: int
     workers: int
-    batch_size: int
+    batch: int
+    batch_size: int | None = None
     gpus: float = 0
 
-    def ready_editor(self) -> tuple["Editor", "Prefix"]:
-        """What every edit actor starts with; see `stages.ready_editor`."""
-        return stages.ready_editor(self.base, self.pairs, self.recipe.attention, self.batch_size, self.worn, self.cache)
+    def bench(self) -> Bench:
+        """What every edit actor starts with."""
+        return Bench(self.base, self.feed.edits, self.cache, self.batch_size)
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What became of some images: edited, found unchanged after all, failed."""
+class Edited:
+    """A batch between edit and write, and the time that its actor took for it and had waited for it."""
 
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.done + other.done, self.skipped + other.skipped, self.failed + other.failed)
+    items: list[Item]
+    seconds: float
+    waited: float
 
 
-def run(job: Job, tasks: Sequence[Task]) -> Iterator[Counts]:
-    """Do the tasks on the connected Ray, yielding the counts of every finished batch.
+Passing = Counts | EditTransferError
+Made = Callable[["Job"], Any]
 
-    Raises what stops an Editor from being made (BaseNotFound, PairError), before anything is written, and
-    EditTransferError if the job breaks.
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done at each stage. Benchmarks put others in their place to measure the graph alone."""
+
+    read: Callable[[Sequence[Task], int], list[Item]] = stages.read
+    bench: Callable[[Job], Any] = Job.bench
+    edit: Callable[[Sequence[Item], Any], list[Item]] = stages.edit
+    write: Callable[[Sequence[Item], str, str], list[dict[str, Any]]] = stages.write
+
+
+def run(job: Job, sample: Sequence[Input] = (), steps: Steps | None = None) -> Iterator[Counts]:
+    """Do the job on the connected Ray, yielding counts as batches are finished.
+
+    sample: some of the images, to tell how much memory they need.
+
+    Raises what stops an Editor from being made (BaseNotFound, PairError) before anything is edited, what the store
+    says when it does not answer any more, and EditTransferError if the job breaks.
     """
     _quiet()
-    _bound_queues(job, tasks)
+    _bound_queues(job, sample)
     try:
-        blocks = graph(job, tasks).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for block in blocks:
-            assert isinstance(block, pa.Table)
-            yield from _counts(block)
+        rows = graph(job, steps or Steps()).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for block in rows:
+            for told in _unpack(block):
+                if isinstance(told, EditTransferError):
+                    raise told
+                yield told
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EditTransferError(f"The job broke: {reason} Run it again to go on.") from error
-
-
-def _counts(block: pa.Table) -> Iterator[Counts]:
-    if "refusal" in block.column_names:
-        raise next(_unpack(block, "refusal"))
-    for row in block.to_pylist():
-        yield Counts(**row)
 
 
 def _quiet() -> None:
@@ -100,81 +117,163 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.target_max_block_size = 1  # every row, which is a batch, is a block
     for handler in logging.getLogger("ray.data").handlers:
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
 
 
-def _bound_queues(job: Job, tasks: Sequence[Task]) -> None:
+def _bound_queues(job: Job, sample: Sequence[Input]) -> None:
     """Keep memory flat, whatever the number of images. Less than a few batches would make the stages take turns."""
     sizes = []
-    for task in tasks[:: max(1, len(tasks) // SIZES_LOOKED_AT)]:
+    for found in sample[:: max(1, len(sample) // SIZES_LOOKED_AT)]:
         with suppress(ImageError):
-            header = stages.header(task.input, job.max_pixels)
+            header = stages.header(found, job.max_pixels)
             sizes.append(header.width * header.height * 3)
-    ahead = max(sizes, default=0) * job.batch_size * job.workers * BATCHES_AHEAD
+    ahead = max(sizes, default=0) * job.batch * job.workers * BATCHES_AHEAD
     options = ray.data.DataContext.get_current().execution_options
     options.resource_limits = ExecutionResources.for_limits(object_store_memory=max(ahead, LEAST_AHEAD))
 
 
-def graph(job: Job, tasks: Sequence[Task]) -> Dataset:
-    """The lazy graph; its rows are Counts. Blocks hold one batch each: short tails, and memory stays flat."""
-    batch = max(1, min(job.batch_size, -(-len(tasks) // job.workers)))
-    tables: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
+def graph(job: Job, steps: Steps) -> Dataset:
+    """The lazy graph; its rows are Counts, or the error that stops the job."""
+    memory = attempts.remembered()
+    tables: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True, "batch_size": 1}
+    beside: dict[str, Any] = {"num_cpus": CPUS_BESIDE_EDITS, **tables}
     return (
-        ray.data.from_arrow([_pack(tasks[at : at + batch]) for at in range(0, len(tasks), batch)])
-        .map_batches(**_beside_edits(_read, job), batch_size=1, **tables)
+        ray.data.read_datasource(_Listed(job), override_num_blocks=1, concurrency=1, num_cpus=CPUS_TO_LIST)
+        .map_batches(_read, fn_args=(job, Guard(memory, READ), steps), **beside)
         .map_batches(
             _Edit,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, Guard(memory, EDIT), steps),
             compute=ActorPoolStrategy(size=job.workers),
-            batch_size=batch,
             num_cpus=1,
             num_gpus=job.gpus,
             **tables,
         )
-        .map_batches(**_beside_edits(_write, job), batch_size=batch, **tables)
+        .map_batches(_write, fn_args=(job, Guard(memory, WRITE), steps), **beside)
     )
 
 
-def _beside_edits(stage: Callable[[pa.Table, Job], pa.Table], job: Job) -> dict[str, Any]:
-    return {"fn": stage, "fn_kwargs": {"job": job}, "num_cpus": CPUS_BESIDE_EDITS}
+class _Listed(Datasource):
+    """The feed as one read task, which goes on while what it has listed is being edited."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        job = self.job
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(lambda: _fed(job), unknown)]
 
 
-def _read(table: pa.Table, job: Job) -> pa.Table:
-    return _pack(stages.read(task, job.recipe, job.max_pixels) for task in _unpack(table))
+def _fed(job: Job) -> Iterator[pa.Table]:
+    try:
+        for batch in feed.batches(job.feed, job.batch):
+            yield _pack(batch)
+    except EditTransferError as error:
+        yield _pack(error)
+
+
+def _read(table: pa.Table, job: Job, guard: Guard, steps: Steps) -> pa.Table:
+    def read(tasks: list[Task]) -> list[Item]:
+        began = time.perf_counter()
+        items = guard.done(
+            [task.input.uri for task in tasks],
+            together=lambda: steps.read(tasks, job.max_pixels),
+            alone=lambda index: steps.read([tasks[index]], job.max_pixels),
+            deadly=lambda index: Item(tasks[index].input, tasks[index].variant).crashed("decode"),
+        )
+        metrics.count_seconds(READ, time.perf_counter() - began)
+        return items
+
+    return _staged(table, read)
 
 
 class _Edit:
-    def __init__(self, job: Job) -> None:
-        self.recipe = job.recipe
+    """One edit actor. What stops it from starting goes to the driver as a value: raised, it would arrive as text."""
+
+    def __init__(self, job: Job, guard: Guard, steps: Steps) -> None:
+        self.guard, self.steps = guard, steps
         self.refusal: EditTransferError | None = None
+        self.idle_since: float | None = None
         try:
-            self.editor, self.prefix = job.ready_editor()
+            self.bench = steps.bench(job)
         except EditTransferError as error:
             self.refusal = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if self.refusal:  # goes to the driver as a value: what an actor raises arrives there as text
-            return _pack([self.refusal], "refusal")
-        return _pack(stages.edit(list(_unpack(table)), self.editor, self.prefix, self.recipe))
+        return _staged(table, self._edited)
+
+    def _edited(self, items: list[Item]) -> Edited | EditTransferError:
+        if self.refusal:
+            return self.refusal
+        began = time.perf_counter()
+        edited = self.guard.done(
+            [item.input.uri for item in items],
+            together=lambda: self.steps.edit(items, self.bench),
+            alone=lambda index: self.steps.edit([items[index]], self.bench),
+            deadly=lambda index: items[index].crashed("edit"),
+        )
+        ended = time.perf_counter()
+        waited = began - self.idle_since if self.idle_since else 0.0
+        self.idle_since = ended
+        metrics.count_seconds(EDIT, ended - began)
+        metrics.count_seconds("wait", waited)
+        return Edited(edited, ended - began, waited)
 
 
-def _write(table: pa.Table, job: Job) -> pa.Table:
-    if "refusal" in table.column_names:
-        return table
-    items = list(_unpack(table))
-    rows = [stages.write(item, job.recipe, job.output, job.job_id) for item in items]
-    manifest.append(store.join(job.output, "manifest"), rows)
-    failed = sum(row["status"] == manifest.FAILED for row in rows)
+def _write(table: pa.Table, job: Job, guard: Guard, steps: Steps) -> pa.Table:
+    def write(batch: Edited) -> Counts:
+        items = batch.items
+        began = time.perf_counter()
+        rows = guard.done(
+            [item.input.uri for item in items],
+            together=lambda: steps.write(items, job.output, job.job_id),
+            alone=lambda index: steps.write([items[index]], job.output, job.job_id),
+            deadly=lambda index: steps.write([items[index].crashed("encode")], job.output, job.job_id)[0],
+        )
+        metrics.count_seconds(WRITE, time.perf_counter() - began)
+        return _counted(items, rows, batch)
+
+    return _staged(table, write)
+
+
+def _counted(items: Sequence[Item], rows: Sequence[dict[str, Any]], batch: Edited) -> Counts:
     skipped = sum(item.recorded is not None for item in items)
-    return pa.table({"done": [len(rows) - failed - skipped], "skipped": [skipped], "failed": [failed]})
+    failed = sum(row["status"] == FAILED for row, item in zip(rows, items, strict=True) if not item.recorded)
+    done = len(rows) - skipped - failed
+    for status, number in (("done", done), ("skipped", skipped), ("failed", failed)):
+        metrics.count_images(status, number)
+    # an actor's first batch is not counted: before it there is nothing to wait for, and much that is done only once
+    editing = batch.seconds if batch.waited else 0.0
+    return Counts(done=done, skipped=skipped, failed=failed, editing=editing, waiting=batch.waited)
 
 
-def _pack(values: Iterable[Any], column: str = "item") -> pa.Table:
+def _staged(table: pa.Table, work: Callable[[Any], Any]) -> pa.Table:
+    """The batches of a table after some work; what is only passing, passes."""
+    return _packed([each if isinstance(each, Passing) else _kept(work, each) for each in _unpack(table)])
+
+
+def _kept(work: Callable[[Any], Any], batch: Any) -> Any:
+    try:
+        return work(batch)
+    except EditTransferError as error:
+        return error
+
+
+def _pack(value: Any) -> pa.Table:
+    return _packed([value])
+
+
+def _packed(values: Iterable[Any]) -> pa.Table:
     pickled = [pickle.dumps(value, protocol=5) for value in values]
-    return pa.table({column: pa.array(pickled, pa.large_binary())})
+    return pa.table({"batch": pa.array(pickled, pa.large_binary())})
 
 
-def _unpack(table: pa.Table, column: str = "item") -> Iterator[Any]:
-    return (pickle.loads(value.as_buffer()) for value in table[column])
+def _unpack(table: pa.Table) -> Iterator[Any]:
+    return (pickle.loads(value.as_buffer()) for value in table["batch"])

@@ -1,25 +1,31 @@
 """The job from its options to its summary: check everything, do what is left, write the report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from PIL import Image
 from rich.console import Console
 
 from infra import cluster, store
-from infra.errors import ImageError, OutputError, PairError, StoreError, UsageError
+from infra.errors import OutputError, StoreError, UsageError
 from infra.jobs import new_job_id
 from infra.settings import Settings
-from pipelines import adapters, codec
+from pipelines import adapters
 from pipelines.adapters import Worn
-from pipelines.catalog import graph, manifest, report
-from pipelines.catalog.listing import Catalog, Input, canonical, list_catalog, mark_duplicates
-from pipelines.catalog.plan import Plan, plan
+from pipelines.catalog import graph, manifest, parts, report, variants
+from pipelines.catalog.counts import Counts
+from pipelines.catalog.feed import Feed, planned
+from pipelines.catalog.listing import Catalog, Input, Passed, canonical, list_catalog
+from pipelines.catalog.plan import Settled, Task
 from pipelines.catalog.progress import Meter
-from pipelines.catalog.work import Recipe, sha256
+from pipelines.catalog.variants import Edits
+from pipelines.catalog.work import Recipe, Variant, sha256
 from pipelines.transfer import bases, check_framing
 
-Pair = tuple[Image.Image, Image.Image]
+GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
+USUAL_BATCH = 8
+ROOM_TO_GROUP = 4  # batches that travel together where sizes differ, so that batches of one size fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,34 +40,66 @@ class Options:
     registry: str | None = None
     base: str | None = None
     workers: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     steps: int | None = None
     seed: int = 0
     format: str | None = None
     limit: int | None = None
     fresh: bool = False
     retry_failed: bool = False
+    stage: bool = False
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What is known of a catalog before the job starts: its first inputs, or all of it if it is small.
+
+    planned  what is to be done with each input, in order; None where the catalog is not small
+    passed   what the listing passed over; complete if `planned` is there
+    """
+
+    inputs: Sequence[Input]
+    planned: Sequence[Task | Settled] | None
+    passed: Passed
+
+    def catalog(self) -> Catalog:
+        """What was listed, as a catalog."""
+        return Catalog("", iter(self.inputs), self.passed)
+
+    @property
+    def settled(self) -> list[Settled]:
+        """What stays as an earlier run left it."""
+        return [each for each in self.planned or () if isinstance(each, Settled)]
+
+    @property
+    def tasks(self) -> list[Task] | None:
+        """What is left to do, None where the catalog is not small."""
+        return None if self.planned is None else [each for each in self.planned if isinstance(each, Task)]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A job that may start: nothing about it is known to be wrong, and nothing has been written.
 
-    `catalog` is everything there is, `inputs` what the job was limited to, `plan` what is left to do of it.
+    `place` is the output folder as asked for, `output` where this job's images, manifest and report go: the same,
+    unless the results are staged.
     """
 
+    place: str
     output: str
     base: str | None
-    pairs: Sequence[Pair]
     worn: Sequence[Worn]
-    recipe: Recipe
-    catalog: Catalog
-    inputs: Sequence[Input]
-    plan: Plan
+    feed: Feed
+    glance: Glance
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.feed.edits.usual.recipe
 
     @property
     def manifest(self) -> str:
-        return store.join(self.output, "manifest")
+        return self.feed.manifest
 
 
 @dataclass(frozen=True)
@@ -69,7 +107,8 @@ class Summary:
     """The outcome of a job, over the images it was asked for: total = done + skipped + failed.
 
     done counts the images edited now, skipped those that an earlier run had finished, failed those that have
-    no result.
+    no result. busy is the share of their time that the edit actors edited, None where nothing was measured; cost is
+    in the currency of the price.
     """
 
     total: int
@@ -80,53 +119,63 @@ class Summary:
     images_per_second: float
     manifest: str
     report: str
+    job_id: str
+    workers: int
+    busy: float | None
+    cost: float | None
+    passed: Passed
 
 
 def prepare(options: Options, settings: Settings) -> Prepared:
-    """Check pairs, adapters, base, input and output, and find what is left to do. Raises a UsageError of some kind."""
-    output, base = canonical(options.output), options.base or settings.base
+    """Check pairs, adapters, base, input and output, and take a first look. Raises a UsageError of some kind."""
+    place, base = canonical(options.output), options.base or settings.base
     revision = bases.revision_of(base)
-    worn = adapters.find(options.registry or settings.registry, options.adapters, options.scale, revision)
-    files = [*adapters.exemplars(worn), *_given_pairs(options)]
+    registry = options.registry or settings.registry
+    worn = adapters.find(registry, options.adapters, options.scale, revision)
+    files = [*adapters.exemplars(worn), *variants.read_pairs(options.pairs)]
     if not files:
         raise UsageError(_no_pairs(worn))
-    pairs = [
-        (_decode_pair(name, before, settings), _decode_pair(name, after, settings)) for name, before, after in files
-    ]
+    pairs = [variants.decoded_pair(file, settings.max_pixels) for file in files]
     for before, after in pairs:
         check_framing(before, after)
-    catalog = list_catalog(options.input, output)
-    inputs = mark_duplicates(catalog.inputs, options.format)[: options.limit]
     recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files])
-    recorded = manifest.SCHEMA.empty_table()
-    if not options.fresh:
-        recorded = manifest.read(store.join(output, "manifest"))
-    left = plan(inputs, recorded, recipe, options.retry_failed)
-    return Prepared(output, base, pairs, worn, recipe, catalog, inputs, left)
+    edits = Edits(Variant(recipe, tuple(worn)), pairs, registry, options.scale, settings.max_pixels)
+    output = store.join(place, "jobs", staged_id(options.input, recipe)) if options.stage else place
+    feed = Feed(
+        source=options.input,
+        output=place,
+        format=options.format,
+        edits=edits,
+        manifest=store.join(output, "manifest"),
+        retry_failed=options.retry_failed,
+        limit=options.limit,
+    )
+    feed = _recorded(feed, options.fresh)
+    return Prepared(place, output, base, worn, feed, _glance(feed))
+
+
+def staged_id(source: str, recipe: Recipe) -> str:
+    """The job of one recipe over one input, where results are staged: the same command goes on in the same place."""
+    return f"staged-{sha256(f'{canonical(source)} {recipe.digest()}'.encode())[:12]}"
+
+
+def _recorded(feed: Feed, fresh: bool) -> Feed:
+    return replace(feed, recorded=() if fresh else manifest.parts(feed.manifest))
+
+
+def _glance(feed: Feed) -> Glance:
+    catalog = list_catalog(feed.source, feed.output, feed.format)
+    first = list(islice(catalog, min(GLANCE + 1, feed.limit or GLANCE + 1)))
+    whole = len(first) <= GLANCE
+    if not whole or len(manifest.loose(feed.recorded)) > manifest.MANY_LOOSE:
+        return Glance(first, None, catalog.passed)
+    return Glance(first, list(planned(feed, Catalog(feed.source, iter(first)))), catalog.passed)
 
 
 def _no_pairs(worn: Sequence[Worn]) -> str:
     if not worn:
         return "Show the edit with --pair BEFORE AFTER: two images of one thing, before and after it."
     return f"{worn[0].version.ref} has no pair of its own to show its edit: show which with --pair BEFORE AFTER."
-
-
-def _given_pairs(options: Options) -> list[tuple[str, bytes, bytes]]:
-    return [(f"{before}, {after}", _read_pair(before), _read_pair(after)) for before, after in options.pairs]
-
-
-def _read_pair(uri: str) -> bytes:
-    try:
-        return store.read(uri)
-    except StoreError as error:
-        raise PairError(f"This image of the pair cannot be read: {error}") from None
-
-
-def _decode_pair(name: str, data: bytes, settings: Settings) -> Image.Image:
-    try:
-        return codec.decode(data, settings.max_pixels).image
-    except ImageError as error:
-        raise PairError(f"{name}: an image of this pair cannot be used: {error}") from None
 
 
 def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]]) -> Recipe:
@@ -141,9 +190,7 @@ def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Seq
         steps=options.steps or usual.steps,
         seed=options.seed,
         format=options.format,
-        adapter="+".join(each.digest for each in worn) or None,
-        adapter_name=worn[0].version.name if len(worn) == 1 else "+".join(each.told for each in worn) or None,
-        adapter_version=worn[0].version.number if len(worn) == 1 else None,
+        **adapters.named(worn),
     )
 
 
@@ -157,13 +204,29 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
     if options.fresh:
         manifest.drop_damaged(prepared.manifest)
     job_id = cluster.submission_id() or new_job_id()
-    with Meter(len(prepared.plan.tasks), console) as meter:
-        if prepared.plan.tasks:
-            work(prepared, options, settings, job_id, meter)
-    rows = manifest.compact(prepared.manifest)
-    summary = _summary(prepared, meter)
-    report.write(prepared, options, summary, rows)
-    return summary
+    folder = store.join(prepared.output, "jobs", job_id, "catalog")
+    prepared = replace(prepared, feed=replace(prepared.feed, folder=folder))
+    if prepared.glance.planned is not None:
+        for _ in parts.written(folder, prepared.glance.catalog()):
+            pass
+    if prepared.glance.tasks == []:
+        with Meter(0, console) as meter:
+            meter.add(Counts.of_settled(prepared.glance.settled) + Counts(passed=prepared.glance.passed))
+        return finish(prepared, options, job_id, 0, meter.counts, meter.seconds)
+    return _worked(prepared, options, settings, job_id, console)
+
+
+def _worked(prepared: Prepared, options: Options, settings: Settings, job_id: str, console: Console) -> Summary:
+    tasks = prepared.glance.tasks
+    with cluster.speaking_aside(), connected(options, settings, tasks) as resources:
+        if len(manifest.loose(prepared.feed.recorded)) > manifest.MANY_LOOSE:
+            cluster.elsewhere(manifest.compact, prepared.manifest)
+            prepared = replace(prepared, feed=_recorded(prepared.feed, options.fresh))
+        job = job_of(prepared, options, settings, workers_for(options, tasks, resources), job_id, resources.gpus)
+        with Meter(None if tasks is None else len(tasks), console) as meter:
+            for counts in graph.run(job, prepared.glance.inputs):
+                meter.add(counts)
+        return cluster.elsewhere(finish, prepared, options, job_id, job.workers, meter.counts, meter.seconds)
 
 
 def _claim(output: str) -> None:
@@ -175,51 +238,69 @@ def _claim(output: str) -> None:
         raise OutputError(f"Results cannot be written to {output}: {error}") from None
 
 
-def workers_wanted(options: Options, images: int) -> int:
-    """Edit actors for so many images: as asked for, else one for every GPU here, else for every core."""
+def connected(
+    options: Options, settings: Settings, tasks: Sequence[Task] | None
+) -> AbstractContextManager[cluster.Resources]:
+    """Ray, with room for the edit actors that were asked for; an embedded one with as many as there are cores."""
     import torch
 
-    return min(images, options.workers or torch.cuda.device_count() or cluster.cores())
+    here = options.workers or torch.cuda.device_count() or cluster.cores()
+    embedded = here if tasks is None else min(here, len(tasks))
+    return cluster.connected(graph.CPUS_BESIDE + (options.workers or 1), settings.ray, graph.CPUS_BESIDE + embedded)
 
 
-def work(prepared: Prepared, options: Options, settings: Settings, job_id: str, meter: Meter) -> None:
-    tasks = prepared.plan.tasks
-    workers = workers_wanted(options, len(tasks))
-    needed = workers + 2 * graph.CPUS_BESIDE_EDITS
-    with cluster.speaking_aside(), cluster.connected(needed, settings.ray) as resources:
-        job = job_of(prepared, options, settings, workers, job_id, min(1, resources.gpus / workers))
-        for counts in graph.run(job, tasks):
-            meter.add(counts)
+def workers_for(options: Options, tasks: Sequence[Task] | None, resources: cluster.Resources) -> int:
+    """Edit actors: as asked for, else one for every GPU of the cluster, else for every CPU not needed beside."""
+    workers = options.workers or int(resources.gpus) or max(1, int(resources.cpus - graph.CPUS_BESIDE))
+    return workers if tasks is None else max(1, min(workers, len(tasks)))
 
 
 def job_of(
     prepared: Prepared, options: Options, settings: Settings, workers: int, job_id: str = "", gpus: float = 0
 ) -> graph.Job:
-    """The job as its actors get it."""
+    """The job as its workers get it; `gpus` are those of the whole cluster."""
     return graph.Job(
         job_id=job_id,
-        recipe=prepared.recipe,
+        feed=prepared.feed,
         base=prepared.base,
-        pairs=prepared.pairs,
-        worn=prepared.worn,
         cache=settings.cache,
         output=prepared.output,
         max_pixels=settings.max_pixels,
         workers=workers,
+        batch=_batch(prepared, options, workers),
         batch_size=options.batch_size,
-        gpus=gpus,
+        gpus=min(1, gpus / workers),
     )
 
 
-def _summary(prepared: Prepared, meter: Meter) -> Summary:
-    counts, seconds = meter.counts, meter.seconds
-    return Summary(
-        total=len(prepared.inputs),
+def _batch(prepared: Prepared, options: Options, workers: int) -> int:
+    """Images that travel together: more than one batch where there are many, so that batches of one size fill."""
+    size = options.batch_size or USUAL_BATCH
+    tasks = prepared.glance.tasks
+    if tasks is None:
+        return size * ROOM_TO_GROUP
+    each = -(-len(tasks) // workers)  # nobody should be left without work while another has several batches of it
+    return max(1, min(each, max(size, each // ROOM_TO_GROUP), size * ROOM_TO_GROUP))
+
+
+def finish(prepared: Prepared, options: Options, job_id: str, workers: int, counts: Counts, seconds: float) -> Summary:
+    """Compact the manifest, and write the report."""
+    manifest.compact(prepared.manifest)
+    price = options.price_per_hour
+    summary = Summary(
+        total=counts.total,
         done=counts.done,
-        skipped=prepared.plan.skipped + counts.skipped,
-        failed=prepared.plan.failed + counts.failed,
+        skipped=counts.skipped + counts.kept,
+        failed=counts.failed + counts.kept_failed,
         seconds=round(seconds, 3),
         images_per_second=round(counts.done / seconds, 3) if counts.done else 0.0,
         manifest=prepared.manifest,
         report=store.join(prepared.output, "report.html"),
+        job_id=job_id,
+        workers=workers,
+        busy=counts.busy,
+        cost=None if price is None else round(price * workers * seconds / 3600, 4),
+        passed=counts.passed or Passed(),
     )
+    report.write(prepared, options, summary)
+    return summary

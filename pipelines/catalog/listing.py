@@ -1,38 +1,63 @@
-"""What a catalog holds: a folder or prefix, a glob, one image, or a table of URIs, as a list of inputs."""
+"""What a catalog holds: a folder or prefix, a glob, one image, or a table of URIs, as a stream of inputs."""
 
 import glob
-import io
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import Any
 
 from infra import store
 from infra.errors import CatalogError, UsageError
 from pipelines import codec
+from pipelines.catalog import tables
+from pipelines.catalog.tables import TABLES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TABLES = (".parquet", ".csv")
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
 UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
-TEXT_COLUMNS = ("uri", "relative_path")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
+IGNORED_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a row of a table wants otherwise than the rest of the job; None as the rest.
+
+    before, after  URIs of its own pair, both or none
+    adapter        a registry ref, `NAME@3` or `NAME:0.7`
+    seed           the number from which its own seed is derived
+    prompt         URI of precomputed prompt embeddings (.safetensors)
+    """
+
+    before: str | None = None
+    after: str | None = None
+    adapter: str | None = None
+    seed: str | None = None
+    prompt: str | None = None
+
+
+AS_THE_REST = Own()
+OWN_COLUMNS = tuple(each.name for each in fields(Own))
+PLACES = ("uri", "before", "after", "prompt")  # columns that hold addresses, relative to their table's
 
 
 @dataclass(frozen=True)
 class Input:
-    """One image of the catalog; with an error, where it is known to fail before it is read."""
+    """One image of the catalog; with an error, where it is known to fail before it is read.
+
+    etag is empty where nobody has looked yet, size (bytes) None.
+    """
 
     uri: str
     relative_path: str
     etag: str
+    size: int | None = None
     error_code: str | None = None
     error: str | None = None
+    own: Own = AS_THE_REST
 
     def failing(self, code: str, sentence: str) -> "Input":
         """The same input as one that fails; without etag, so that it is tried again once mended."""
@@ -40,41 +65,81 @@ class Input:
 
 
 @dataclass
-class Catalog:
-    """The inputs in a stable order, the URIs of files that are no images, and what else was passed over.
+class Passed:
+    """What a listing passed over, counted as it goes.
 
+    ignored   files that are no images, the first few by name
     repeated  rows of a table that name a URI again
     blank     rows of a table that name none
     left_out  files that lie in the output folder
     """
 
-    inputs: list[Input]
-    ignored: list[str] = field(default_factory=list)
+    ignored: int = 0
+    names: tuple[str, ...] = ()
     repeated: int = 0
     blank: int = 0
     left_out: int = 0
 
+    def ignore(self, uri: str) -> None:
+        self.ignored += 1
+        if len(self.names) < IGNORED_NAMED:
+            self.names = (*self.names, PurePosixPath(uri).name)
 
-def list_catalog(source: str, output: str) -> Catalog:
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Passed":
+        told = json.loads(data)
+        return cls(**(told | {"names": tuple(told["names"])}))
+
+
+@dataclass
+class Catalog:
+    """The inputs, in a stable order, listed while they are iterated; `passed` is complete afterwards.
+
+    Iterating raises CatalogError where there are no images, or the listing cannot go on.
+    """
+
+    source: str
+    found: Iterator[Input]
+    passed: Passed = field(default_factory=Passed)
+
+    def __iter__(self) -> Iterator[Input]:
+        empty = True
+        try:
+            for each in self.found:
+                empty = False
+                yield each
+        except OSError as error:
+            raise CatalogError(f"{self.source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
+        if empty:
+            raise CatalogError(f"{self.source}: there are no images in it.{self._hint()}")
+
+    def _hint(self) -> str:
+        if not self.passed.ignored:
+            return ""
+        return f" {self.passed.ignored} other files are no images, e.g. {self.passed.names[0]}."
+
+
+def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
     """Everything to be edited. Raises CatalogError if there is nothing there, or it is inside `output`.
 
-    What lies in `output` itself is left out. The same URI twice is one input.
+    What lies in `output` itself is left out. The same URI twice is one input; of those that would share one result
+    in this output format, all but the first fail and name it.
     """
     suffix = PurePosixPath(source).suffix.lower()
     if suffix not in TABLES and f"{canonical(source)}/".startswith(f"{canonical(output)}/"):
         raise CatalogError(f"{source}: the input lies inside the output folder; choose another --output.")
+    listing = _Listing(canonical(output), format, Passed())
     if store.scheme_of(source) != "file":
-        catalog = _table(source) if suffix in TABLES else _folder(source.rstrip("/"))
+        found = listing.table(source) if suffix in TABLES else listing.folder(source.rstrip("/"))
     else:
         try:
-            catalog = _local(Path(source).expanduser(), suffix)
+            found = listing.local(Path(source).expanduser(), suffix)
         except OSError as error:
             raise CatalogError(f"{source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
-    catalog = _without(catalog, canonical(output))
-    catalog.inputs = [_checked(found) for found in catalog.inputs]
-    if not catalog.inputs:
-        raise CatalogError(f"{source}: there are no images in it.{_hint(catalog)}")
-    return catalog
+    return Catalog(source, map(_checked, found), listing.passed)
 
 
 def canonical(uri: str) -> str:
@@ -95,28 +160,81 @@ def result_name(relative_path: str, format: str | None) -> str:
     return f"{relative_path}.{'jpg' if format == 'jpeg' else format}"
 
 
-def mark_duplicates(inputs: Iterable[Input], format: str | None) -> list[Input]:
-    """The inputs, where all but the first of those that would share one result fail and name it."""
-    owners: dict[str, Input] = {}
-    marked = []
-    for found in inputs:
-        owner = owners.setdefault(result_name(found.relative_path, format), found)
-        if owner is not found and found.error is None:
-            sentence = f"Its result would replace that of {owner.uri}; give it another relative_path."
-            found = found.failing("duplicate_path", sentence)
-        marked.append(found)
-    return marked
+@dataclass(frozen=True)
+class _Listing:
+    """How things are listed for one job; every method streams."""
 
+    output: str
+    format: str | None
+    passed: Passed
 
-def _local(path: Path, suffix: str) -> Catalog:
-    if path.is_dir():
-        return _folder(str(path.resolve()))
-    if path.is_file():
-        path = path.resolve()
-        return _table(str(path)) if suffix in TABLES else _files(path.parent, [path])
-    if glob.has_magic(str(path)):
-        return _files(*_matches(path.absolute()))
-    raise CatalogError(f"{path}: there is no such folder, table or image.")
+    def local(self, path: Path, suffix: str) -> Iterator[Input]:
+        if path.is_dir():
+            return self.folder(str(path.resolve()))
+        if path.is_file():
+            path = path.resolve()
+            return self.table(str(path)) if suffix in TABLES else self.files(path.parent, [path])
+        if glob.has_magic(str(path)):
+            return self.files(*_matches(path.absolute()))
+        raise CatalogError(f"{path}: there is no such folder, table or image.")
+
+    def folder(self, folder: str) -> Iterator[Input]:
+        def exists(relative_path: str) -> bool:
+            return store.stat(store.join(folder, relative_path)) is not None
+
+        return self.images(folder, store.list_objects(folder), exists)
+
+    def files(self, folder: Path, paths: list[Path]) -> Iterator[Input]:
+        names = {str(path.relative_to(folder)) for path in paths}
+        return self.images(str(folder), (_looked_at(str(path)) for path in paths), names.__contains__)
+
+    def images(self, folder: str, found: Iterable[store.Stored], exists: Callable[[str], bool]) -> Iterator[Input]:
+        for stored in found:
+            is_image = PurePosixPath(stored.uri).suffix.lower() in IMAGES
+            if self._left_out(stored.uri, is_image):
+                continue
+            if not is_image:
+                self.passed.ignore(stored.uri)
+                continue
+            relative_path = stored.uri.removeprefix(folder).lstrip("/")
+            image = Input(stored.uri, relative_path, stored.etag, stored.size)
+            rival = _rival(relative_path, self.format)
+            yield _duplicate(image, store.join(folder, rival)) if rival and exists(rival) else image
+
+    def _left_out(self, uri: str, is_image: bool = True) -> bool:
+        """Whether it lies in the output folder, where results would be edited again."""
+        inside = _lies_in(uri, self.output)
+        self.passed.left_out += inside and is_image
+        return inside
+
+    def table(self, uri: str) -> Iterator[Input]:
+        import pyarrow as pa
+
+        schema = pa.schema([(name, pa.string()) for name in ("uri", "relative_path", "result", *OWN_COLUMNS)])
+        for row in tables.one_each(self._named(uri), schema):
+            self.passed.repeated -= 1
+            if self._left_out(row["uri"]):
+                continue
+            local = store.scheme_of(row["uri"]) == "file"
+            found = _looked_at(row["uri"]) if local else store.Stored(row["uri"], 0, "")
+            own = Own(**{name: row[name] for name in OWN_COLUMNS})
+            image = Input(row["uri"], row["relative_path"], found.etag, found.size or None, own=own)
+            yield image if row["owner"] == row["uri"] else _duplicate(image, row["owner"])
+
+    def _named(self, uri: str) -> Iterator[dict[str, Any]]:
+        """The rows that name an image, with its address; each counts as repeated until it is chosen."""
+        folder = uri.rpartition("/")[0]
+        for block in tables.blocks(uri, ("uri", "relative_path", *OWN_COLUMNS), needed=("uri",)):
+            for values in zip(*block.values(), strict=True):
+                row = {name: value or None for name, value in zip(block, values, strict=True)}
+                if row["uri"] is None:
+                    self.passed.blank += 1
+                    continue
+                self.passed.repeated += 1
+                path = row.get("relative_path") or re.sub(r"^[a-z][a-z0-9+.-]*://", "", row["uri"]).lstrip("/")
+                relative_path = str(PurePosixPath(path))
+                places = {name: _address(row[name] or "", folder) for name in PLACES if row.get(name)}
+                yield row | places | {"relative_path": relative_path, "result": result_name(relative_path, self.format)}
 
 
 def _matches(pattern: Path) -> tuple[Path, list[Path]]:
@@ -130,73 +248,24 @@ def _matches(pattern: Path) -> tuple[Path, list[Path]]:
     )
 
 
-def _folder(folder: str) -> Catalog:
-    found = [(stored.uri, stored.etag) for stored in store.list_objects(folder)]
-    return _images(folder, found)
-
-
-def _files(folder: Path, paths: Iterable[Path]) -> Catalog:
-    return _images(str(folder), [(str(path), _etag(str(path))) for path in paths])
-
-
-def _images(folder: str, found: list[tuple[str, str]]) -> Catalog:
-    catalog = Catalog([])
-    for uri, etag in found:
-        if PurePosixPath(uri).suffix.lower() in IMAGES:
-            catalog.inputs.append(Input(uri, uri.removeprefix(folder).lstrip("/"), etag))
-        else:
-            catalog.ignored.append(uri)
-    return catalog
-
-
-def _table(uri: str) -> Catalog:
-    rows = _table_rows(uri)
-    folder = uri.rpartition("/")[0]
-    inputs: dict[str, Input] = {}
-    named = [(name, relative) for name, relative in rows if name]
-    for name, relative in named:
-        address = _address(name, folder)
-        path = relative or re.sub(r"^[a-z][a-z0-9+.-]*://", "", name).lstrip("/")
-        inputs.setdefault(address, Input(address, str(PurePosixPath(path)), _etag(address)))
-    ordered = sorted(inputs.values(), key=lambda found: found.relative_path)
-    return Catalog(ordered, repeated=len(named) - len(inputs), blank=len(rows) - len(named))
-
-
-def _table_rows(uri: str) -> list[tuple[str | None, str | None]]:
-    """(uri, relative_path) of every row, None or empty where a row has none."""
-    columns = read_table(uri, TEXT_COLUMNS, needed=("uri",))
-    return list(zip(columns["uri"], columns.get("relative_path") or [None] * len(columns["uri"]), strict=True))
-
-
-def read_table(uri: str, names: Sequence[str], needed: Sequence[str]) -> dict[str, list[str | None]]:
-    """Those of the named columns of text that a Parquet or CSV table has. Raises CatalogError, NotInStore."""
-    import pyarrow as pa
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-
-    data = io.BytesIO(store.read(uri))
-    as_text = csv.ConvertOptions(column_types={name: pa.string() for name in names})  # `001` is no number
+def _looked_at(uri: str) -> store.Stored:
     try:
-        table = csv.read_csv(data, convert_options=as_text) if uri.lower().endswith(".csv") else pq.read_table(data)
-        columns = {name: _text(table, name) for name in names if name in table.column_names}
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip("'\"").splitlines()[0]
-        raise CatalogError(f"{uri}: this table cannot be read ({reason}). A CSV file must be UTF-8.") from None
-    missing = " and ".join(f"`{name}`" for name in needed if name not in columns)
-    if missing:
-        raise CatalogError(f"{uri}: the table needs a column {missing}; it has {', '.join(table.column_names)}.")
-    return columns
+        return store.stat(uri) or store.Stored(uri, 0, "")
+    except store.StoreError:
+        return store.Stored(uri, 0, "")
 
 
-def _text(table: "pa.Table", name: str) -> list[str | None]:
-    import pyarrow as pa
+def _rival(relative_path: str, format: str | None) -> str | None:
+    """`mug.jpg` for `mug.jpg.png`, where the results are PNG: the only two names that can share a result."""
+    path = PurePosixPath(relative_path)
+    rival = str(path.with_suffix(""))
+    if format and PurePosixPath(rival).suffix.lower() in IMAGES and result_name(rival, format) == relative_path:
+        return rival
+    return None
 
-    column = table[name]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        column = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise ValueError(f"the column `{name}` holds {column.type}, not text")
-    return column.to_pylist()
+
+def _duplicate(image: Input, owner: str) -> Input:
+    return image.failing("duplicate_path", f"Its result would replace that of {owner}; give it another relative_path.")
 
 
 def _address(name: str, folder: str) -> str:
@@ -206,23 +275,6 @@ def _address(name: str, folder: str) -> str:
     if not path.is_absolute() and "://" in folder:
         return store.join(folder, name)
     return os.path.normpath(Path(folder, path))
-
-
-def _etag(uri: str) -> str:
-    try:
-        stored = store.stat(uri)
-    except store.StoreError:
-        return ""
-    return stored.etag if stored else ""
-
-
-def _without(catalog: Catalog, output: str) -> Catalog:
-    """The catalog without what lies in the output folder, where results would be edited again."""
-    kept = [found for found in catalog.inputs if not _lies_in(found.uri, output)]
-    catalog.left_out = len(catalog.inputs) - len(kept)
-    catalog.inputs = kept
-    catalog.ignored = [uri for uri in catalog.ignored if not _lies_in(uri, output)]
-    return catalog
 
 
 def _lies_in(uri: str, output: str) -> bool:
@@ -246,10 +298,3 @@ def _checked(found: Input) -> Input:
 
 def _printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _hint(catalog: Catalog) -> str:
-    if not catalog.ignored:
-        return ""
-    name = PurePosixPath(catalog.ignored[0]).name
-    return f" {len(catalog.ignored)} other files are no images, e.g. {name}."

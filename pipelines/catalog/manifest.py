@@ -1,25 +1,33 @@
 """The manifest: a folder of Parquet files with what became of every image of a catalog.
 
-Every batch appends one part; no part is ever changed. The newest row of a `uri` counts, and so does the
-newest row of a `result_uri` (an input whose result was replaced by another's has none any more). Compaction
-writes the counting rows as one new part and only then deletes the parts it has read, so a reader is right at
-any moment.
+Every batch appends one part; no part is ever changed. The newest row of a `uri` counts, and so does the newest row of a
+`result_uri` (an input whose result was replaced by another's has none any more). Compaction writes the counting rows
+as new parts, in order of uri, and only then deletes the parts it has read, so a reader is right at any moment.
+Nothing in here holds a manifest in memory, except `read`.
 """
 
 import io
 import secrets
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from infra import store
 from infra.errors import StoreError
+from pipelines.catalog import database
+
+if TYPE_CHECKING:
+    import duckdb
 
 DONE, FAILED = "done", "failed"
+LOOSE, COMPACTED = "part-", "compact-"
+MANY_LOOSE = 64  # parts that take a while to read
+ROWS_IN_A_PART = 250_000
+DAMAGED = "{folder}: the manifest cannot be read ({reason}); --fresh does without it."
 
 SCHEMA = pa.schema(
     [
@@ -48,72 +56,93 @@ SCHEMA = pa.schema(
     ]
 )
 
+NEWEST = """
+CREATE TEMP VIEW newest AS
+SELECT * FROM (SELECT * FROM recorded QUALIFY row_number() OVER (PARTITION BY uri ORDER BY finished_at DESC) = 1)
+QUALIFY result_uri IS NULL OR row_number() OVER (PARTITION BY result_uri ORDER BY finished_at DESC) = 1
+"""
+
 
 def append(folder: str, rows: Sequence[dict[str, Any]]) -> None:
     """Make these rows durable, as one new part. Columns that a row leaves out are null."""
-    _write_part(folder, pa.Table.from_pylist(list(rows), schema=SCHEMA))
+    name = f"{LOOSE}{secrets.token_hex(8)}.parquet"
+    _write_part(store.join(folder, name), pa.Table.from_pylist(list(rows), schema=SCHEMA))
+
+
+def parts(folder: str) -> list[str]:
+    """The URIs of what the manifest consists of now. Readers that are given them see no later rows."""
+    return [stored.uri for stored in store.list_objects(folder) if stored.uri.endswith(".parquet")]
+
+
+def loose(among: Sequence[str]) -> list[str]:
+    """Those parts that no compaction has seen."""
+    return [part for part in among if part.rpartition("/")[2].startswith(LOOSE)]
 
 
 def read(folder: str, columns: Iterable[str] | None = None) -> pa.Table:
     """The rows that count, in order of uri, with these columns (None: all). Raises StoreError if damaged."""
-    return _counting(folder, _parts(folder), columns)
+    wanted = list(columns or SCHEMA.names)
+    with opened(folder, parts(folder)) as connection:
+        table = connection.sql(f"SELECT {', '.join(wanted)} FROM newest ORDER BY uri").to_arrow_table()
+    return table.cast(pa.schema([SCHEMA.field(name) for name in wanted]))
 
 
-def compact(folder: str) -> pa.Table:
-    """Leave one part with the rows that count, and return them."""
-    parts = _parts(folder)
-    table = _counting(folder, parts)
-    if len(parts) > 1:
-        _write_part(folder, table)
-        for part in parts:
-            store.delete(part)
-    return table
+@contextmanager
+def opened(folder: str, among: Sequence[str]) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """These parts in a database, where `newest` has the rows that count. Raises StoreError if they are damaged."""
+    import duckdb
+
+    with database.opened() as connection:
+        connection.register("recorded", _dataset(folder, among) if among else SCHEMA.empty_table())
+        connection.execute(NEWEST)
+        try:
+            yield connection
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise StoreError(DAMAGED.format(folder=folder, reason=str(error).splitlines()[0])) from None
+
+
+def compact(folder: str) -> None:
+    """Leave the rows that count, and nothing else, unless that is what is there already."""
+    old = parts(folder)
+    if not loose(old) or len(old) < 2:
+        return
+    run = secrets.token_hex(8)
+    with opened(folder, old) as connection:
+        rows = connection.sql("SELECT * FROM newest ORDER BY uri").to_arrow_reader(ROWS_IN_A_PART // 10)
+        for number, table in enumerate(_tables(rows)):
+            _write_part(store.join(folder, f"{COMPACTED}{run}-{number:05}.parquet"), table)
+    for part in old:
+        store.delete(part)
+
+
+def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches gathered into parts of about `ROWS_IN_A_PART` rows."""
+    gathered: list[pa.RecordBatch] = []
+    for batch in batches:
+        gathered.append(batch)
+        if sum(map(len, gathered)) >= ROWS_IN_A_PART:
+            yield pa.Table.from_batches(gathered).cast(SCHEMA)
+            gathered = []
+    if gathered:
+        yield pa.Table.from_batches(gathered).cast(SCHEMA)
 
 
 def drop_damaged(folder: str) -> None:
     """Delete parts that cannot be read, whose rows are lost already."""
-    for part in _parts(folder):
+    for part in parts(folder):
         try:
-            _counting(folder, [part])
-        except StoreError:
+            _dataset(folder, [part]).count_rows()
+        except (pa.ArrowException, OSError, ValueError):
             store.delete(part)
 
 
-def _parts(folder: str) -> list[str]:
-    return [stored.uri for stored in store.list_objects(folder) if stored.uri.endswith(".parquet")]
-
-
-def _write_part(folder: str, table: pa.Table) -> None:
+def _write_part(uri: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    store.write(store.join(folder, f"part-{secrets.token_hex(8)}.parquet"), buffer.getvalue())
+    store.write(uri, buffer.getvalue())
 
 
-def _counting(folder: str, parts: list[str], columns: Iterable[str] | None = None) -> pa.Table:
-    wanted = list(columns or SCHEMA.names)
-    if not parts:
-        return SCHEMA.empty_table().select(wanted)
-    needed = dict.fromkeys([*wanted, "uri", "result_uri", "finished_at"])
-    try:
-        table = _dataset(folder, parts).to_table(columns=list(needed))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"{folder}: the manifest cannot be read ({reason}); --fresh does without it.") from None
-    table = _newest(_newest(table, "uri"), "result_uri")
-    return table.sort_by("uri").select(wanted)
-
-
-def _dataset(folder: str, parts: list[str]) -> ds.Dataset:
+def _dataset(folder: str, among: Sequence[str]) -> ds.Dataset:
     filesystem, path = store.arrow(folder)
-    paths = [store.join(path, part.rpartition("/")[2]) for part in parts]
+    paths = [store.join(path, part.rpartition("/")[2]) for part in among]
     return ds.dataset(paths, schema=SCHEMA, format="parquet", filesystem=filesystem)
-
-
-def _newest(table: pa.Table, key: str) -> pa.Table:
-    """Of rows with the same key the newest; rows without the key all stay."""
-    table = table.sort_by([(key, "ascending"), ("finished_at", "descending")])
-    keys = table[key].combine_chunks()
-    if len(keys) < 2:
-        return table
-    first = pc.fill_null(pc.not_equal(keys[1:], keys[:-1]), True)
-    return table.filter(pa.concat_arrays([pa.array([True]), first]))

@@ -7,16 +7,19 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.catalog.graph import Counts
+from pipelines.catalog.counts import Counts
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_TO_SETTLE = 2  # before the rate of editing can be told from that of loading
 
 
 class Meter:
-    """Counts what a job has finished. A context manager; `add` is called with the counts of every batch."""
+    """Counts what a job has finished. A context manager; `add` is called with the counts of every batch.
 
-    def __init__(self, total: int, console: Console) -> None:
+    `total` is the number of images that are left to do, None where nobody knows yet.
+    """
+
+    def __init__(self, total: int | None, console: Console) -> None:
         self.total, self.console = total, console
         self.counts = Counts()
         self.began = self.spoke = time.monotonic()
@@ -48,7 +51,7 @@ class Meter:
     def add(self, counts: Counts) -> None:
         """Another batch is finished."""
         self.counts += counts
-        finished = self.counts.done + self.counts.skipped + self.counts.failed
+        finished = self.counts.finished
         rate = self._rate(finished)
         self.bar.update(self.task, completed=finished, rate=rate, failed=self.counts.failed)
         if not self.console.is_terminal:
@@ -67,9 +70,11 @@ class Meter:
         if not settled or time.monotonic() - self.spoke < SECONDS_BETWEEN_LINES:
             return
         self.spoke = time.monotonic()
-        left = self.total - finished
-        self.console.print(
-            f"{self.counts.done} done, {self.counts.failed} failed, {left} left, {rate:.2f} images/s, "
-            f"{left / rate:.0f} s to go",
-            highlight=False,
-        )
+        counts = self.counts
+        told = [f"{counts.done} done", f"{counts.failed} failed", f"{rate:.2f} images/s"]
+        if counts.kept + counts.kept_failed:
+            told.insert(0, f"{counts.kept + counts.kept_failed} finished before")
+        if self.total is not None and rate:
+            left = self.total - finished
+            told += [f"{left} left", f"{left / rate:.0f} s to go"]
+        self.console.print(", ".join(told), highlight=False)

@@ -16,7 +16,7 @@ from PIL import Image
 from infra import store
 from infra.errors import EditTransferError
 from pipelines import codec
-from pipelines.catalog import manifest
+from pipelines.catalog import manifest, parts
 
 if TYPE_CHECKING:
     from pipelines.catalog.job import Options, Prepared, Summary
@@ -38,19 +38,18 @@ class Tile:
     change: float
 
 
-def write(prepared: "Prepared", options: "Options", summary: "Summary", rows: pa.Table) -> None:
+def write(prepared: "Prepared", options: "Options", summary: "Summary") -> None:
     """Write `report.html` from the manifest's rows: the whole catalog, not just the last run."""
-    listed = pa.array([found.uri for found in prepared.catalog.inputs], pa.string())
-    rows = rows.filter(pc.is_in(rows["uri"], value_set=listed)).sort_by("relative_path")
+    rows, listed = _rows(prepared)
     done = rows.filter(pc.equal(rows["status"], manifest.DONE))
     failures = rows.filter(pc.equal(rows["status"], manifest.FAILED))
     page = _environment().get_template("report.html.j2").render(
-        pairs=[tuple(_thumbnail(image) for image in pair) for pair in prepared.pairs],
+        pairs=[tuple(_thumbnail(image) for image in pair) for pair in prepared.feed.edits.pairs],
         tiles=_tiles(done),
         failures=failures.select(["relative_path", "error_code", "error"]).to_pylist(),
-        total=len(listed),
+        total=listed,
         done=len(done),
-        waiting=len(listed) - len(rows),
+        waiting=listed - len(rows),
         change=pc.mean(pc.map_lookup(done["scores"], "change", "first")).as_py(),
         seconds_per_image=pc.mean(done["seconds"]).as_py(),
         summary=summary,
@@ -58,6 +57,16 @@ def write(prepared: "Prepared", options: "Options", summary: "Summary", rows: pa
         at=datetime.now(UTC),
     )  # fmt: skip
     store.write(summary.report, page.encode())
+
+
+def _rows(prepared: "Prepared") -> tuple[pa.Table, int]:
+    with manifest.opened(prepared.manifest, manifest.parts(prepared.manifest)) as connection:
+        connection.register("listed", parts.dataset(prepared.feed.folder or ""))
+        rows = connection.sql(
+            "SELECT newest.* FROM newest SEMI JOIN listed USING (uri) ORDER BY relative_path"
+        ).to_arrow_table()
+        count = connection.sql("SELECT count(*) FROM listed").fetchall()[0][0]
+    return rows.cast(manifest.SCHEMA), count
 
 
 def _environment() -> Environment:

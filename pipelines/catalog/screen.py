@@ -1,30 +1,27 @@
 """What people see of a job on their terminal, besides its progress."""
 
-from pathlib import PurePosixPath
-
 from rich.console import Console
 from rich.markup import escape
 
 from pipelines.catalog.forecast import Forecast
 from pipelines.catalog.job import Summary
-from pipelines.catalog.listing import Catalog
+from pipelines.catalog.listing import Passed
 from pipelines.catalog.report import duration
 
 FAILURES_SHOWN = 10
 
 
-def show_catalog(console: Console, catalog: Catalog) -> None:
+def show_passed(console: Console, passed: Passed) -> None:
     """One quiet line for each kind of thing that was passed over."""
-    if catalog.ignored:
-        names = ", ".join(PurePosixPath(uri).name for uri in catalog.ignored[:3])
-        more = ", …" if len(catalog.ignored) > 3 else ""
-        _aside(console, f"Not images, ignored: {len(catalog.ignored)} ({names}{more})")
-    if catalog.left_out:
-        _aside(console, f"Inside the output folder, left out: {catalog.left_out}")
-    if catalog.repeated:
-        _aside(console, f"Rows that name an image again: {catalog.repeated}")
-    if catalog.blank:
-        _aside(console, f"Rows without a uri: {catalog.blank}")
+    if passed.ignored:
+        more = ", …" if passed.ignored > len(passed.names) else ""
+        _aside(console, f"Not images, ignored: {passed.ignored} ({', '.join(passed.names)}{more})")
+    if passed.left_out:
+        _aside(console, f"Inside the output folder, left out: {passed.left_out}")
+    if passed.repeated:
+        _aside(console, f"Rows that name an image again: {passed.repeated}")
+    if passed.blank:
+        _aside(console, f"Rows without a uri: {passed.blank}")
 
 
 def _aside(console: Console, text: str) -> None:

@@ -1,31 +1,32 @@
-"""The stages of the job, on one item at a time: read and decode, edit, encode and write. No Ray in here.
+"""The stages of the job, on some items at a time: read and decode, edit, encode and write. No Ray in here.
 
-An item that cannot be dealt with carries its error on through the stages, and becomes a row that explains it.
+An item that cannot be dealt with carries its error on through the stages, and becomes a row that explains it. What
+would befall every image (a store that does not answer, an edit that cannot be prepared) is raised.
 """
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, ImageStat
 
 from infra import store
-from infra.errors import ImageError, PairError, StoreError
-from pipelines import adapters, codec
-from pipelines.adapters import Worn
+from infra.errors import EditTransferError, ImageError, StoreError, StoreUnavailable
+from pipelines import codec
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
-from pipelines.catalog.work import Recipe, sha256
+from pipelines.catalog.work import Recipe, Variant, sha256
 
 if TYPE_CHECKING:
-    from pipelines.transfer import Editor, Pair, Prefix
-    from pipelines.transfer.layout import Attention
+    from pipelines.catalog.bench import Bench
 
 HEADER_BYTES = 256 * 1024
+REQUESTS = 8  # to the store at a time, of one batch: its answers are waited for, not computed
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Item:
     """One image on its way through the job. `seconds` is its share of the time its batch took to edit."""
 
     input: Input
+    variant: Variant
     sha256: str | None = None
     photo: codec.Photo | None = None
     result: Image.Image | None = None
@@ -40,33 +42,14 @@ class Item:
     recorded: dict[str, Any] | None = None
     seconds: float | None = None
 
+    def failed(self, error: ImageError) -> "Item":
+        """The same image, with nothing but its error to go on with."""
+        return replace(self, photo=None, result=None, error=error)
 
-def ready_editor(
-    base: str | None,
-    pairs: Sequence["Pair"],
-    attention: "Attention",
-    batch_size: int,
-    worn: Sequence[Worn] = (),
-    cache: str = "",
-) -> tuple["Editor", "Prefix"]:
-    """An Editor that remembers the pairs, as every worker has one.
-
-    On a CPU it computes with one thread, always: the number of threads decides the last bit of a sum, and so,
-    now and then, a pixel.
-
-    Raises BaseNotFound, AdapterNotFound, AdapterDamaged and PairError.
-    """
-    import torch
-
-    from pipelines.transfer import Editor
-
-    torch.set_num_threads(1)
-    loras = adapters.loras(worn, Path(cache))
-    editor = Editor.load(base, adapter=loras, attention=attention, batch_size=batch_size)
-    try:
-        return editor, editor.remember(pairs)
-    except ImageError as error:
-        raise PairError(f"This pair cannot be used: {error}") from None
+    def crashed(self, where: str) -> "Item":
+        """The same image as one that ends the process that works on it."""
+        sentence = f"The process that was to {where} it died of it, again and again; is it damaged, or far too large?"
+        return self.failed(ImageError(sentence, "crashed"))
 
 
 def header(found: Input, max_pixels: int) -> codec.Header:
@@ -81,71 +64,120 @@ def header(found: Input, max_pixels: int) -> codec.Header:
             if len(head) < HEADER_BYTES:
                 raise
             return codec.read_header(store.read(found.uri), max_pixels)  # a TIFF may keep its header at its end
+    except StoreUnavailable:
+        raise
     except StoreError as error:
         raise ImageError(str(error)) from None
 
 
-def read(task: Task, recipe: Recipe, max_pixels: int) -> Item:
-    """Read, hash and decode one input; stop at the hash if its recorded result is still right."""
-    found = task.input
+def read(tasks: Sequence[Task], max_pixels: int) -> list[Item]:
+    """Read, hash and decode some inputs; stop where a recorded result turns out to be right still.
+
+    Raises StoreUnavailable.
+    """
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        return list(pool.map(partial(_read, max_pixels=max_pixels), tasks))
+
+
+def _read(task: Task, max_pixels: int) -> Item:
+    found, recorded = task.input, task.recorded
+    item = Item(found, task.variant)
     if found.error is not None:
-        return Item(found, error=ImageError(found.error, found.error_code or "unreadable"))
+        return item.failed(ImageError(found.error, found.error_code or "unreadable"))
     try:
+        if not found.etag and (stored := store.stat(found.uri)):
+            item = replace(item, input=replace(found, etag=stored.etag, size=stored.size))
+            if recorded and recorded["input_etag"] == stored.etag:
+                return replace(item, recorded=recorded)
         data = store.read(found.uri)
+    except StoreUnavailable:
+        raise
     except StoreError as error:
-        return Item(found, error=ImageError(str(error)))
-    digest = sha256(data)
-    if task.recorded and task.recorded["work_id"] == recipe.work_id(digest):
-        return Item(found, digest, recorded=task.recorded)
+        return item.failed(ImageError(str(error)))
+    item = replace(item, sha256=sha256(data))
+    if recorded and recorded["work_id"] == task.variant.recipe.work_id(item.sha256):
+        return replace(item, recorded=recorded)
     try:
-        return Item(found, digest, codec.decode(data, max_pixels))
+        return replace(item, photo=codec.decode(data, max_pixels))
     except ImageError as error:
-        return Item(found, digest, error=error)
+        return item.failed(error)
 
 
-def edit(items: Sequence[Item], editor: "Editor", prefix: "Prefix", recipe: Recipe) -> list[Item]:
-    """Edit the photos among the items as one batch; if that fails, one by one, and only the culprit fails."""
-    photos = [item for item in items if item.photo]
-    others = [item for item in items if not item.photo]
-    try:
-        return others + _edited(photos, editor, prefix, recipe)
-    except Exception as error:  # whatever one image can do to a batch must not cost its neighbours
-        if len(photos) == 1:
-            return [*others, replace(photos[0], error=_image_error(error))]
-        return others + [done for item in photos for done in edit([item], editor, prefix, recipe)]
+def edit(items: Sequence[Item], bench: "Bench") -> list[Item]:
+    """Edit the photos among the items, those that get the same edit together; if that fails, one by one.
+
+    Raises what stops an Editor from preparing the job's own edit, and StoreUnavailable.
+    """
+    groups: dict[Recipe | None, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.variant.recipe if item.photo else None, []).append(item)
+    others = groups.pop(None, [])
+    return others + [done for group in groups.values() for done in _edited(group, bench)]
 
 
-def _edited(items: list[Item], editor: "Editor", prefix: "Prefix", recipe: Recipe) -> list[Item]:
-    if not items:
-        return []
+def _edited(group: list[Item], bench: "Bench") -> list[Item]:
     began = time.perf_counter()
-    queries = [item.photo.image for item in items if item.photo]
-    seeds = [recipe.seed_for(item.sha256 or "") for item in items]
-    results = editor.edit(queries, prefix, seeds=seeds, steps=recipe.steps)
-    share = (time.perf_counter() - began) / len(items)
-    return [replace(item, result=result, seconds=share) for item, result in zip(items, results, strict=True)]
+    queries = [item.photo.image for item in group if item.photo]
+    seeds = [item.variant.recipe.seed_for(item.sha256 or "") for item in group]
+    try:
+        results = bench.edit(queries, group[0].variant, seeds)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # whatever one image can do to a batch must not cost its neighbours
+        if len(group) == 1:
+            return [group[0].failed(_image_error(error))]
+        return [done for item in group for done in _edited([item], bench)]
+    share = (time.perf_counter() - began) / len(group)
+    return [replace(item, result=result, seconds=share) for item, result in zip(group, results, strict=True)]
 
 
 def _image_error(error: Exception) -> ImageError:
     if isinstance(error, ImageError):
         return error
+    if isinstance(error, EditTransferError):
+        return ImageError(f"What its row asks for cannot be done: {error}", "bad_override")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ImageError(f"The edit failed: {reason[:200]}", "edit_failed")
+    code = "out_of_memory" if out_of_memory(error) else "edit_failed"
+    return ImageError(f"The edit failed: {reason[:200]}", code)
 
 
-def write(item: Item, recipe: Recipe, output: str, job_id: str) -> dict[str, Any]:
-    """Encode and store one result. Returns the manifest row, for a failed item one that says why."""
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is how torch, or Python, says that memory is short: on a GPU, or on a CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def write(items: Sequence[Item], output: str, job_id: str) -> list[dict[str, Any]]:
+    """Encode and store some results, and append their rows to the manifest. Returns the rows.
+
+    Raises StoreUnavailable.
+    """
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        rows = list(pool.map(partial(_write, output=output, job_id=job_id), items))
+    changed = [row for row, item in zip(rows, items, strict=True) if row is not item.recorded]
+    if changed:
+        manifest.append(store.join(output, "manifest"), changed)
+    return rows
+
+
+def _write(item: Item, output: str, job_id: str) -> dict[str, Any]:
+    """One result; returns its manifest row, for a failed item one that says why."""
     finished = {"finished_at": datetime.now(UTC)}
     if item.recorded:
-        return item.recorded | {"input_etag": item.input.etag} | finished
+        same = item.recorded["input_etag"] == item.input.etag
+        return item.recorded if same else item.recorded | {"input_etag": item.input.etag} | finished
     try:
-        outcome = _failure(item.error) if item.error else _stored(item, recipe, output)
+        outcome = _failure(item.error) if item.error else _stored(item, output)
+    except StoreUnavailable:
+        raise
     except Exception as error:  # an image that its format cannot hold, or a name that the store refuses
         outcome = _failure(ImageError(f"The result cannot be written: {error}", "not_written"))
-    return _row(item, recipe) | outcome | {"job_id": job_id} | finished
+    return _row(item) | outcome | {"job_id": job_id} | finished
 
 
-def _row(item: Item, recipe: Recipe) -> dict[str, Any]:
+def _row(item: Item) -> dict[str, Any]:
+    recipe = item.variant.recipe
     size = item.photo.image.size if item.photo else (None, None)
     return {
         "uri": item.input.uri,
@@ -169,10 +201,11 @@ def _failure(error: ImageError) -> dict[str, Any]:
     return {"status": manifest.FAILED, "error_code": error.code, "error": str(error)}
 
 
-def _stored(item: Item, recipe: Recipe, output: str) -> dict[str, Any]:
+def _stored(item: Item, output: str) -> dict[str, Any]:
     assert item.photo and item.result
-    data = codec.encode(item.photo, item.result, recipe.format)
-    uri = store.join(output, "images", result_name(item.input.relative_path, recipe.format))
+    format = item.variant.recipe.format
+    data = codec.encode(item.photo, item.result, format)
+    uri = store.join(output, "images", result_name(item.input.relative_path, format))
     store.write(uri, data)
     return {
         "status": manifest.DONE,

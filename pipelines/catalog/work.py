@@ -3,7 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from pipelines.adapters import Worn
 
 if TYPE_CHECKING:
     from pipelines.transfer.layout import Attention
@@ -16,6 +19,7 @@ class Recipe:
     revision  digest of the base's weights; `base` is only its name and decides nothing
     adapter   digests and scales of the adapters, None where pairs alone show the edit; `adapter_name` and
               `adapter_version` (None for several) are only what they are called
+    prompt    sha256 of precomputed prompt embeddings, None without
     pairs     sha256 of the before and the after file of each pair
     format    output format, None for the input's own; decides the file, but not the pixels
     seed      the number given by the user, from which every image's own seed is derived
@@ -32,16 +36,21 @@ class Recipe:
     adapter: str | None = None
     adapter_name: str | None = None
     adapter_version: int | None = None
+    prompt: str | None = None
 
+    @lru_cache(maxsize=1024)  # noqa: B019  recipes are few and small
     def digest(self) -> str:
         """sha256 over what decides the result files."""
         return _digest(self.pixels_digest(), self.format)
 
+    @lru_cache(maxsize=1024)  # noqa: B019
     def pixels_digest(self) -> str:
         """sha256 over what decides the pixels."""
         deciding = asdict(self)
         for only_told in ("base", "format", "adapter_name", "adapter_version"):
             del deciding[only_told]
+        if self.prompt is None:  # as before there were prompts: finished work stays finished
+            del deciding["prompt"]
         return _digest(deciding)
 
     def seed_for(self, input_sha256: str) -> int:
@@ -60,3 +69,17 @@ def sha256(data: bytes) -> str:
 
 def _digest(*parts: object) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The edit that an image gets, with what it takes to do it: the job's own, or what its row of a table asks for.
+
+    pairs   (before, after) URIs of the row's own pair, () for the job's; digests of both are in the recipe
+    prompt  URI of precomputed prompt embeddings, None for none
+    """
+
+    recipe: Recipe
+    worn: tuple[Worn, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    prompt: str | None = None

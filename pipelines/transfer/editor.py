@@ -123,6 +123,18 @@ class Editor:
         self._worn = adapters.wear(self.family.transformer, loras, worn)
         self.adapter_digest = digest
 
+    def say(self, prompt_embeds: Tensor | None) -> None:
+        """Use this text, precomputed (1, T, E), from now on, or none; what was remembered before is void.
+
+        Raises:
+            ValueError: its width E is not that of the base.
+        """
+        width = self.family.prompt_BTE.shape[-1]
+        prompt = torch.zeros(1, 0, width) if prompt_embeds is None else prompt_embeds
+        if prompt.shape[-1] != width:
+            raise ValueError(f"these prompt embeddings are {prompt.shape[-1]} wide, but the base takes {width}")
+        self.family.prompt_BTE = prompt.to(self.family.device, self.family.transformer.dtype)
+
     @staticmethod
     def revision_of(base: str | Path | None) -> str:
         """The digest of a base's content, without loading it; raises `BaseNotFound`."""

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from infra import store
 from infra.errors import CatalogError, PairError
-from pipelines.catalog.listing import IMAGES, TABLES, canonical, read_table
+from pipelines.catalog.listing import IMAGES, canonical
+from pipelines.catalog.tables import TABLES, read_table
 
 ROLE = re.compile(r"(?P<name>.+)_(?P<role>before|after)", re.IGNORECASE)
 

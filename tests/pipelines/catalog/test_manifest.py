@@ -41,10 +41,11 @@ def test_an_input_whose_result_was_replaced_by_another_input_has_none(folder):
 
 def test_compaction_leaves_one_part_that_anyone_can_read(folder, tmp_path):
     counting = manifest.read(folder)
-    assert manifest.compact(folder).equals(counting)
-    assert len(list((tmp_path / "manifest").iterdir())) == 1
+    manifest.compact(folder)
+    (part,) = (tmp_path / "manifest").iterdir()
     assert ds.dataset(folder).to_table().equals(counting)
-    assert manifest.compact(folder).equals(counting)
+    manifest.compact(folder)
+    assert list((tmp_path / "manifest").iterdir()) == [part]
 
 
 def test_compaction_may_be_killed_after_any_of_its_steps(folder, tmp_path):
@@ -64,7 +65,7 @@ def test_compaction_may_be_killed_after_any_of_its_steps(folder, tmp_path):
 
 def test_no_manifest_is_an_empty_one(tmp_path):
     assert manifest.read(str(tmp_path / "none")).num_rows == 0
-    assert manifest.compact(str(tmp_path / "none")).schema == manifest.SCHEMA
+    manifest.compact(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
