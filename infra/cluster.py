@@ -68,8 +68,8 @@ def _start(cpus: float, address: str | None) -> None:
 
     if address and address.startswith("http"):
         raise UsageError(
-            f"RAY_ADDRESS is {address}, the address of a dashboard. `edit-transfer submit` runs a job there; to work from"
-            " here, set it to HOST:PORT of the cluster, or unset it to use this machine alone."
+            f"RAY_ADDRESS is {address}, the address of a dashboard. `edit-transfer submit` runs a job there; to work"
+            " from here, set it to HOST:PORT of the cluster, or unset it to use this machine alone."
         )
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": False}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
