@@ -45,8 +45,8 @@ def connected(cpus: float, address: str | None = None, embedded: float | None = 
     """A connection to Ray with at least this many logical CPUs; one that exists is used, and left as it is.
 
     An embedded Ray is given as many CPUs as are asked for (`embedded`, if that is more), whatever the machine has: they
-    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small, and
-    EditTransferError if none answers.
+    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small or its address is that
+    of a dashboard, and EditTransferError if none answers.
     """
     import ray
 
@@ -84,6 +84,11 @@ def elsewhere(work: Callable[..., Answer], *arguments: Any) -> Answer:
 def _start(cpus: float, address: str | None) -> None:
     import ray
 
+    if address and address.startswith("http"):
+        raise UsageError(
+            f"RAY_ADDRESS is {address}, the address of a dashboard. `edit-transfer submit` runs a job there; to work"
+            " from here, set it to HOST:PORT of the cluster, or unset it to use this machine alone."
+        )
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": False}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _native_stderr_closed(), _own_answer_to_sigterm():

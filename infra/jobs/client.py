@@ -154,7 +154,8 @@ class Jobs:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
+    for talkative in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     kept = os.environ.get(ADDRESS)
     os.environ[ADDRESS] = address  # Ray's client prefers the environment to its argument
     try:

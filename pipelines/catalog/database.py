@@ -14,9 +14,35 @@ MEMORY = "512MB"  # what DuckDB keeps in memory; the rest goes to a temporary fo
 ROWS_AT_A_TIME = 1000
 
 
+class Database:
+    """A DuckDB connection that can read what Python produces, and does not bury what Python raises meanwhile."""
+
+    def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        self.register, self.execute, self.sql = connection.register, connection.execute, connection.sql
+        self.raised: BaseException | None = None
+
+    def stream(self, name: str, rows: Iterable[dict[str, Any]], schema: "pa.Schema") -> None:
+        """Let `name` be these rows, which are read when they are needed, and only once."""
+        import pyarrow as pa
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            left = iter(rows)
+            try:
+                while chunk := list(islice(left, ROWS_AT_A_TIME)):
+                    yield pa.RecordBatch.from_pylist(chunk, schema=schema)
+            except Exception as error:
+                self.raised = error
+                raise
+
+        self.register(name, pa.RecordBatchReader.from_batches(schema, batches()))
+
+
 @contextmanager
-def opened() -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A database of its own. One thread: rows come in the same order every time."""
+def opened() -> Iterator[Database]:
+    """A database of its own. One thread: rows come in the same order every time.
+
+    Raises what the rows of a stream raise.
+    """
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="edit-transfer-") as spilled:
@@ -27,16 +53,10 @@ def opened() -> Iterator["duckdb.DuckDBPyConnection"]:
         }
         with duckdb.connect(config=config) as connection:
             connection.execute("SET disabled_optimizers='join_order,build_side_probe_side'")  # what streams, streams by
-            yield connection
-
-
-def reader(rows: Iterable[dict[str, Any]], schema: "pa.Schema") -> "pa.RecordBatchReader":
-    """Rows as a stream that DuckDB reads as it needs them."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        left = iter(rows)
-        while chunk := list(islice(left, ROWS_AT_A_TIME)):
-            yield pa.RecordBatch.from_pylist(chunk, schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+            database = Database(connection)
+            try:
+                yield database
+            except Exception:
+                if database.raised:
+                    raise database.raised from None
+                raise

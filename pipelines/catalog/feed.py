@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from infra.errors import ImageError, StoreError
-from pipelines.catalog import database, manifest, parts
+from pipelines.catalog import manifest, parts
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.listing import Catalog, Input, list_catalog
 from pipelines.catalog.plan import Settled, Task, plan
@@ -103,7 +103,7 @@ def _joined(inputs: Iterable[Input], feed: Feed) -> Iterator[tuple[Input, Row | 
             yield {"uri": found.uri}
 
     with manifest.opened(feed.manifest, feed.recorded) as connection:
-        connection.register("listed", database.reader(uris(), pa.schema([("uri", pa.string())])))
+        connection.stream("listed", uris(), pa.schema([("uri", pa.string())]))
         joined = connection.sql(
             "SELECT listed.uri AS asked, newest AS row FROM listed LEFT JOIN newest ON listed.uri = newest.uri"
         )

@@ -48,12 +48,12 @@ PLACES = ("uri", "before", "after", "prompt")  # columns that hold addresses, re
 class Input:
     """One image of the catalog; with an error, where it is known to fail before it is read.
 
-    etag is empty where nobody has looked yet, size (bytes) None.
+    etag is None where nobody has looked yet, and empty where there is nothing to see; size is in bytes.
     """
 
     uri: str
     relative_path: str
-    etag: str
+    etag: str | None
     size: int | None = None
     error_code: str | None = None
     error: str | None = None
@@ -215,10 +215,11 @@ class _Listing:
             self.passed.repeated -= 1
             if self._left_out(row["uri"]):
                 continue
-            local = store.scheme_of(row["uri"]) == "file"
-            found = _looked_at(row["uri"]) if local else store.Stored(row["uri"], 0, "")
             own = Own(**{name: row[name] for name in OWN_COLUMNS})
-            image = Input(row["uri"], row["relative_path"], found.etag, found.size or None, own=own)
+            image = Input(row["uri"], row["relative_path"], None, own=own)
+            if store.scheme_of(image.uri) == "file":
+                found = _looked_at(image.uri)
+                image = replace(image, etag=found.etag, size=found.size)
             yield image if row["owner"] == row["uri"] else _duplicate(image, row["owner"])
 
     def _named(self, uri: str) -> Iterator[dict[str, Any]]:

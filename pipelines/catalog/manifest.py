@@ -10,7 +10,7 @@ import io
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -19,9 +19,6 @@ import pyarrow.parquet as pq
 from infra import store
 from infra.errors import StoreError
 from pipelines.catalog import database
-
-if TYPE_CHECKING:
-    import duckdb
 
 DONE, FAILED = "done", "failed"
 LOOSE, COMPACTED = "part-", "compact-"
@@ -88,7 +85,7 @@ def read(folder: str, columns: Iterable[str] | None = None) -> pa.Table:
 
 
 @contextmanager
-def opened(folder: str, among: Sequence[str]) -> Iterator["duckdb.DuckDBPyConnection"]:
+def opened(folder: str, among: Sequence[str]) -> Iterator[database.Database]:
     """These parts in a database, where `newest` has the rows that count. Raises StoreError if they are damaged."""
     import duckdb
 

@@ -37,8 +37,8 @@ def plan(found: Input, row: dict[str, Any] | None, variant: Variant, retry_faile
     """
     if row is None or row["work_id"] != variant.recipe.work_id(row["input_sha256"]):
         return Task(found, variant)
-    unknown = not found.etag and found.error is None
-    unchanged = row["input_etag"] == found.etag and not unknown
+    unknown = found.etag is None
+    unchanged = row["input_etag"] == found.etag
     if row["status"] == manifest.FAILED:
         if retry_failed or not (unchanged or unknown):
             return Task(found, variant)

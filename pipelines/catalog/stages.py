@@ -85,7 +85,8 @@ def _read(task: Task, max_pixels: int) -> Item:
     if found.error is not None:
         return item.failed(ImageError(found.error, found.error_code or "unreadable"))
     try:
-        if not found.etag and (stored := store.stat(found.uri)):
+        if found.etag is None:
+            stored = store.stat(found.uri) or store.Stored(found.uri, 0, "")
             item = replace(item, input=replace(found, etag=stored.etag, size=stored.size))
             if recorded and recorded["input_etag"] == stored.etag:
                 return replace(item, recorded=recorded)

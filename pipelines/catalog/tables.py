@@ -94,7 +94,7 @@ def one_each(rows: Iterator[dict[str, Any]], schema: "pa.Schema") -> Iterator[di
     from pipelines.catalog import database
 
     with database.opened() as connection:
-        connection.register("rows", database.reader(rows, schema))
+        connection.stream("rows", rows, schema)
         connection.execute("CREATE TEMP TABLE numbered AS SELECT row_number() OVER () AS n, * FROM rows")
         chosen = connection.sql("""
             SELECT * EXCLUDE n, first_value(uri) OVER (PARTITION BY result ORDER BY n) AS owner

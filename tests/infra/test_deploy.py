@@ -11,6 +11,7 @@ import typer.main
 import yaml
 
 from infra.cli import app
+from infra.deploy.environment import runtime_environment
 
 DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
 
@@ -51,3 +52,13 @@ def test_the_environment_says_where_things_are_and_no_keys():
         [sys.executable, "-m", "infra.deploy.environment"], capture_output=True, env=variables, cwd=DEPLOY.parents[1]
     )
     assert json.loads(ran.stdout) == {"env_vars": {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a"}}
+
+
+def test_places_mean_the_same_elsewhere_and_a_cache_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    told = {"EDIT_TRANSFER_REGISTRY": "adapters", "EDIT_TRANSFER_BASE": "base", "EDIT_TRANSFER_CACHE": "/cache"}
+    places = {"EDIT_TRANSFER_REGISTRY": f"{tmp_path}/adapters", "EDIT_TRANSFER_BASE": f"{tmp_path}/base"}
+    assert runtime_environment(told) == {"env_vars": places}
+    hub = {"EDIT_TRANSFER_BASE": "org/base", "EDIT_TRANSFER_REGISTRY": "s3://a"}
+    assert runtime_environment(hub) == {"env_vars": hub}

@@ -13,6 +13,7 @@ def test_an_empty_environment_gives_the_defaults():
 def test_values_are_read():
     read = from_environment({"EDIT_TRANSFER_BASE": "a/b", "EDIT_TRANSFER_MAX_PIXELS": "5000", "RAY_ADDRESS": "auto"})
     assert read == Settings(base="a/b", max_pixels=5000, ray="auto")
+    assert from_environment({"RAY_API_SERVER_ADDRESS": "http://head:8265"}) == Settings(jobs="http://head:8265")
 
 
 def test_the_registry_is_below_home_unless_it_is_told_elsewhere():

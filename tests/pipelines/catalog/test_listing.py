@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import CatalogError, UsageError
-from pipelines.catalog.listing import Input, list_catalog, mark_duplicates, result_name
+from pipelines.catalog.listing import Input, Own, Passed, list_catalog, result_name
 
 
 @pytest.fixture
@@ -18,26 +18,27 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
+def catalog_of(source, output, format: str | None = None) -> tuple[list[Input], Passed]:
+    catalog = list_catalog(str(source), str(output), format)
+    return list(catalog), catalog.passed
+
+
 def listed(source, output) -> list[str]:
-    return [found.relative_path for found in list_catalog(str(source), str(output)).inputs]
+    return [found.relative_path for found in catalog_of(source, output)[0]]
 
 
 def test_a_folder_lists_images_of_every_case_and_kind_but_nothing_hidden(folder, tmp_path):
-    catalog = list_catalog(str(folder), str(tmp_path / "out"))
-    assert [found.relative_path for found in catalog.inputs] == [
-        "a b.png",
-        "b.JPG",
-        "sub/phone.heic",
-        "ü/ñ.tiff",
-    ]
-    assert catalog.ignored == [str(folder / "notes.txt")]
-    assert all(found.uri == str(folder / found.relative_path) and found.etag for found in catalog.inputs)
+    inputs, passed = catalog_of(folder, tmp_path / "out")
+    assert [found.relative_path for found in inputs] == ["a b.png", "b.JPG", "sub/phone.heic", "ü/ñ.tiff"]
+    assert (passed.ignored, passed.names) == (1, ("notes.txt",))
+    assert all(found.uri == str(folder / found.relative_path) and found.etag for found in inputs)
+    assert [found.size for found in inputs] == [len(found.relative_path.encode()) for found in inputs]
 
 
 def test_an_etag_changes_with_the_file(folder, tmp_path):
-    before = list_catalog(str(folder), str(tmp_path / "out")).inputs
+    before, _ = catalog_of(folder, tmp_path / "out")
     (folder / "b.JPG").write_bytes(b"other")
-    after = list_catalog(str(folder), str(tmp_path / "out")).inputs
+    after, _ = catalog_of(folder, tmp_path / "out")
     assert [old.etag == new.etag for old, new in zip(before, after, strict=True)] == [True, False, True, True]
 
 
@@ -49,15 +50,15 @@ def test_globs_and_single_images(folder, tmp_path):
 
 
 def test_the_output_folder_is_left_out_of_an_input_around_it(folder):
-    catalog = list_catalog(str(folder), str(folder / "sub"))
-    assert [found.relative_path for found in catalog.inputs] == ["a b.png", "b.JPG", "ü/ñ.tiff"]
-    assert catalog.left_out == 1
+    inputs, passed = catalog_of(folder, folder / "sub")
+    assert [found.relative_path for found in inputs] == ["a b.png", "b.JPG", "ü/ñ.tiff"]
+    assert passed.left_out == 1
 
 
 @pytest.mark.parametrize("inside", ["", "sub", "*.png"])
 def test_an_input_inside_the_output_is_refused(folder, inside):
     with pytest.raises(CatalogError, match="inside the output"):
-        list_catalog(str(folder / inside), str(folder))
+        catalog_of(folder / inside, folder)
 
 
 def test_nothing_to_edit_is_an_error_that_names_what_was_there(tmp_path):
@@ -65,7 +66,7 @@ def test_nothing_to_edit_is_an_error_that_names_what_was_there(tmp_path):
     (tmp_path / "in" / "list.txt").write_text("")
     for source, said in (("in", "list.txt"), ("missing", "no such folder"), ("*.png", "no images")):
         with pytest.raises(CatalogError, match=said):
-            list_catalog(str(tmp_path / source), str(tmp_path / "out"))
+            catalog_of(tmp_path / source, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -80,10 +81,10 @@ def test_tables_name_images_relative_to_themselves(folder, tmp_path, kind):
         (tmp_path / "t.csv").write_text("\n".join(["uri,relative_path", *lines]))
     else:
         pq.write_table(pa.table(rows), tmp_path / "t.parquet")
-    catalog = list_catalog(str(tmp_path / f"t.{kind}"), str(tmp_path / "out"))
-    found = {found.relative_path: found.uri for found in catalog.inputs}
+    inputs, passed = catalog_of(tmp_path / f"t.{kind}", tmp_path / "out")
+    found = {found.relative_path: found.uri for found in inputs}
     assert found == {"x/1.jpg": str(folder / "b.JPG"), str(folder / "a b.png")[1:]: str(folder / "a b.png")}
-    assert catalog.repeated == 1
+    assert passed.repeated == 1
 
 
 @pytest.mark.parametrize("content", [b"no,such\n1,2\n", b"PAR1 broken"])
@@ -91,20 +92,20 @@ def test_a_table_without_uris_is_an_error(tmp_path, content):
     path = tmp_path / ("t.csv" if content.startswith(b"no") else "t.parquet")
     path.write_bytes(content)
     with pytest.raises(CatalogError, match=path.name):
-        list_catalog(str(path), str(tmp_path / "out"))
+        catalog_of(path, tmp_path / "out")
 
 
 def test_paths_that_lead_out_of_the_output_fail(folder, tmp_path):
     rows = ["photos/b.JPG,../up.jpg", "photos/a b.png,/root.png", "photos/ü/ñ.tiff,a/../../up.tiff"]
     (tmp_path / "t.csv").write_text("\n".join(["uri,relative_path", *rows]))
-    assert [found.error_code for found in list_catalog(str(tmp_path / "t.csv"), "out").inputs] == ["bad_path"] * 3
+    assert [found.error_code for found in catalog_of(tmp_path / "t.csv", "out")[0]] == ["bad_path"] * 3
 
 
 def test_a_name_that_is_not_utf8_fails_under_a_readable_name(tmp_path):
     (tmp_path / "in").mkdir()
     with open(os.fsencode(tmp_path / "in") + b"/caf\xe9.png", "wb"):  # noqa: PTH123  paths of bytes
         pass
-    (found,) = list_catalog(str(tmp_path / "in"), str(tmp_path / "out")).inputs
+    (found,), _ = catalog_of(tmp_path / "in", tmp_path / "out")
     assert (found.relative_path, found.error_code) == ("caf\\xe9.png", "bad_path")
 
 
@@ -119,23 +120,42 @@ def test_a_new_format_is_appended_so_that_names_stay_apart():
     assert [result_name(name, "jpeg") for name in names] == ["mug.jpg", "mug.png.jpg", "mug.JPEG", "mug.jpg"]
 
 
-def test_of_inputs_with_one_result_the_later_fails_and_both_are_named():
-    inputs = [
-        Input("/1/a.jpg", "a.jpg", "e"),
-        Input("/2/a.jpg", "a.jpg", "e"),
-        Input("/1/A.jpg", "A.jpg", "e"),
-    ]
-    first, second, third = mark_duplicates(inputs, None)
+def test_of_rows_with_one_result_the_later_fails_and_both_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("uri,relative_path\n/1/a.jpg,a.jpg\n/2/a.jpg,a.jpg\n/1/A.jpg,A.jpg\n")
+    (first, second, third), _ = catalog_of(tmp_path / "t.csv", tmp_path / "out")
     assert first.error is None and third.error is None
     assert (second.uri, second.error_code, second.etag) == ("/2/a.jpg", "duplicate_path", "")
     assert "/1/a.jpg" in second.error
 
 
+def test_a_file_named_like_the_result_of_another_fails_and_names_it(tmp_path):
+    for name in ("mug.jpg", "mug.jpg.png", "other.jpg.png", "cup.png"):
+        (tmp_path / name).touch()
+    for source in (tmp_path, tmp_path / "*"):
+        inputs, _ = catalog_of(source, tmp_path / "out", "png")
+        assert {found.relative_path: found.error_code for found in inputs} == {
+            "mug.jpg": None, "mug.jpg.png": "duplicate_path", "other.jpg.png": None, "cup.png": None,
+        }  # fmt: skip
+        assert all(found.error is None for found in catalog_of(source, tmp_path / "out")[0])
+
+
+def test_rows_say_what_they_want_otherwise_than_the_rest(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "uri,before,after,seed,adapter\na.jpg,p/1.png,p/2.png,007,\nb.jpg,,,,lift@2\nc.jpg,,,,\n"
+    )
+    inputs, _ = catalog_of(tmp_path / "t.csv", tmp_path / "out")
+    assert [found.own for found in inputs] == [
+        Own(before=str(tmp_path / "p/1.png"), after=str(tmp_path / "p/2.png"), seed="007"),
+        Own(adapter="lift@2"),
+        Own(),
+    ]
+
+
 def test_numbers_in_a_table_are_names(tmp_path):
     (tmp_path / "t.csv").write_text("uri,relative_path\n0012,001\na.jpg,1.10\nb.jpg,1.1\n")
-    catalog = list_catalog(str(tmp_path / "t.csv"), str(tmp_path / "out"))
-    assert [found.relative_path for found in catalog.inputs] == ["001", "1.1", "1.10"]
-    assert catalog.inputs[0].uri == str(tmp_path / "0012")
+    inputs, _ = catalog_of(tmp_path / "t.csv", tmp_path / "out")
+    assert [found.relative_path for found in inputs] == ["001", "1.10", "1.1"]
+    assert inputs[0].uri == str(tmp_path / "0012")
 
 
 @pytest.mark.parametrize(
@@ -146,20 +166,20 @@ def test_numbers_in_a_table_are_names(tmp_path):
 def test_an_unreadable_table_is_one_sentence(tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(CatalogError, match=r"t\.csv"):
-        list_catalog(str(tmp_path / "t.csv"), str(tmp_path / "out"))
+        catalog_of(tmp_path / "t.csv", tmp_path / "out")
 
 
 @pytest.mark.parametrize("values", [[1.5, 2.0], [["a"], ["b"]], [b"\xff", b"b"]], ids=["numbers", "lists", "bytes"])
 def test_uris_are_text(tmp_path, values):
     pq.write_table(pa.table({"uri": values}), tmp_path / "t.parquet")
     with pytest.raises(CatalogError, match="not text"):
-        list_catalog(str(tmp_path / "t.parquet"), str(tmp_path / "out"))
+        catalog_of(tmp_path / "t.parquet", tmp_path / "out")
 
 
 def test_rows_without_a_uri_are_counted(tmp_path):
     pq.write_table(pa.table({"uri": [None, "a.jpg", "", "./a.jpg"]}), tmp_path / "t.parquet")
-    catalog = list_catalog(str(tmp_path / "t.parquet"), str(tmp_path / "out"))
-    assert (len(catalog.inputs), catalog.blank, catalog.repeated) == (1, 2, 1)
+    inputs, passed = catalog_of(tmp_path / "t.parquet", tmp_path / "out")
+    assert (len(inputs), passed.blank, passed.repeated) == (1, 2, 1)
 
 
 def test_a_link_to_itself_costs_nobody_else_anything(folder, tmp_path):
@@ -172,9 +192,9 @@ def test_results_are_no_inputs_by_any_name(folder):
     result.parent.mkdir(parents=True)
     result.write_bytes(b"result")
     (folder / "link.jpg").symlink_to(result)
-    catalog = list_catalog(str(folder), str(folder / "out"))
-    assert catalog.left_out == 2
-    assert not {"link.jpg", "out/images/b.JPG"} & {found.relative_path for found in catalog.inputs}
+    inputs, passed = catalog_of(folder, folder / "out")
+    assert passed.left_out == 2
+    assert not {"link.jpg", "out/images/b.JPG"} & {found.relative_path for found in inputs}
 
 
 @pytest.mark.parametrize("place", ["x" * 300, "~nobody-of-that-name/x", "loop"])
@@ -182,4 +202,4 @@ def test_hopeless_paths_are_one_sentence(tmp_path, place):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     source = str(tmp_path / place) if place == "loop" else place
     with pytest.raises(UsageError):
-        list_catalog(source, str(tmp_path / "out"))
+        catalog_of(source, tmp_path / "out")

@@ -5,8 +5,8 @@ import pytest
 
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input
-from pipelines.catalog.plan import plan
-from pipelines.catalog.work import Recipe
+from pipelines.catalog.plan import Settled, Task, plan
+from pipelines.catalog.work import Recipe, Variant
 
 RECIPE = Recipe(base="b", revision="1", pairs=(("x", "y"),), attention="prefix", max_area=100, steps=4)
 
@@ -19,10 +19,11 @@ def recorded(*rows: tuple[str, str, str | None, str], recipe: Recipe = RECIPE) -
 
 
 def outcome(found: Input, rows: pa.Table, recipe: Recipe = RECIPE, retry: bool = False) -> str:
-    left = plan([found], rows, recipe, retry)
-    if left.tasks:
-        return "compare" if left.tasks[0].recorded else "do"
-    return "failed" if left.failed else "skip"
+    row = next((row for row in rows.to_pylist() if row["uri"] == found.uri), None)
+    left = plan(found, row, Variant(recipe), retry)
+    if isinstance(left, Task):
+        return "compare" if left.recorded else "do"
+    return "failed" if left is Settled.FAILED else "skip"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,11 @@ def outcome(found: Input, rows: pa.Table, recipe: Recipe = RECIPE, retry: bool =
 )
 def test_what_is_done_again(rows, retry, expected):
     assert outcome(Input("a", "a", "e"), recorded(*rows), retry=retry) == expected
+
+
+@pytest.mark.parametrize(("status", "retry"), [("done", False), ("failed", False)])
+def test_where_nobody_has_looked_at_the_input_the_reader_decides(status, retry):
+    assert outcome(Input("a", "a", None), recorded(("a", "e", "sha", status)), retry=retry) == "compare"
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
