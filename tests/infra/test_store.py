@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra import store
-from infra.errors import NotInStore, StoreError
+from infra.errors import NotInStore, StoreError, StoreUnavailable
 
 
 @pytest.fixture(params=["local", "memory", "moto", "ceph"])
@@ -29,6 +29,28 @@ def test_what_is_written_is_read_listed_and_deleted(root):
     assert store.stat(uri) is None and list(store.list_objects(root)) == []
     with pytest.raises(NotInStore):
         store.read(uri)
+
+
+def test_a_copy_replaces_and_is_the_same_in_every_kind_of_store(root, tmp_path):
+    source, target = store.join(root, "sub/ü +%.bin"), store.join(root, "copies/1")
+    store.write(target, b"old")
+    store.write(source, b"exact bytes")
+    store.copy(source, target)
+    store.copy(target, str(tmp_path / "elsewhere"))
+    store.copy(str(tmp_path / "elsewhere"), store.join(root, "back"))
+    assert store.read(target) == store.read(source) == store.read(store.join(root, "back")) == b"exact bytes"
+    with pytest.raises(NotInStore):
+        store.copy(store.join(root, "nothing"), target)
+    assert store.read(target) == b"exact bytes" and not list(store.leftovers(root))
+
+
+def test_the_beginning_of_an_object_may_be_more_than_there_is(root):
+    for name, data in (("empty", b""), ("short", b"12345")):
+        store.write(store.join(root, name), data)
+        for limit in (0, 1, 5, 100, None):
+            assert store.read(store.join(root, name), limit) == data[:limit]
+    with pytest.raises(NotInStore):
+        store.read(store.join(root, "nothing"), 10)
 
 
 def test_hidden_names_are_not_listed(root):
@@ -136,6 +158,34 @@ def test_a_write_that_does_not_fit_on_the_disk_changes_nothing(tmp_path):
     told = subprocess.run([sys.executable, "-c", FILLER, str(path)], capture_output=True, text=True, check=True)
     assert told.stdout.count(f"{path}: file too large.") == 2
     assert [found.name for found in tmp_path.iterdir()] == ["object"] and path.read_bytes() == b"old"
+
+
+DISK_FULL = """
+import sys
+from infra import store
+try:
+    store.write(sys.argv[1], b"x" * 100_000)
+except store.StoreError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+@pytest.mark.parametrize(("options", "told"), [("size=4k", "no space left on device"), ("ro", "read-only file system")])
+def test_a_full_or_read_only_disk_is_unavailable_and_not_one_bad_name(tmp_path, options, told):
+    mounted = f'mount -t tmpfs -o {options} tmpfs "$1" && exec "$2" -c "$3" "$1/object"'
+    command = ["unshare", "-m", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, DISK_FULL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "permitted" in done.stderr or "denied" in done.stderr:
+        pytest.skip("mounting is not allowed here")
+    assert done.stdout.strip() == f"StoreUnavailable {tmp_path}/object: {told}.", done.stderr
+
+
+def test_what_is_wrong_with_one_name_is_not_the_stores_fault(tmp_path):
+    for uri in (str(tmp_path), str(tmp_path / ("x" * 300)), "nul\0byte"):
+        with pytest.raises(StoreError) as told:
+            store.read(uri)
+        assert not isinstance(told.value, StoreUnavailable)
 
 
 def test_file_addresses_may_be_percent_encoded_and_plain_paths_never_are(tmp_path):

@@ -1,5 +1,6 @@
 """What a bucket refuses, and answers that get lost on their way."""
 
+import os
 import socket
 import threading
 import time
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from infra import store
-from infra.errors import StoreUnavailable
+from infra.errors import StoreError, StoreUnavailable
 from tests.s3 import reached
 
 
@@ -49,6 +50,30 @@ def test_a_server_that_is_not_there_is_told_within_seconds(ceph, endpoint):
     ):
         store.read("s3://bucket/key")
     assert time.monotonic() - began < 20
+
+
+def test_missing_credentials_are_told_at_once(ceph, ceph_bucket, tmp_path, monkeypatch):
+    nowhere = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"), "AWS_CONFIG_FILE": str(tmp_path / "none")}
+    with reached({**ceph, **nowhere}):
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(key)
+        with pytest.raises(StoreUnavailable, match="there are no AWS credentials; set AWS_ACCESS_KEY_ID"):
+            store.read(f"{ceph_bucket}/key")
+
+
+def test_what_is_wrong_with_one_object_is_not_the_stores_fault(ceph_bucket):
+    for use in (store.read, lambda uri: store.write(uri, b"")):
+        for name in ("x" * 2000, "\udcff"):
+            with pytest.raises(StoreError, match=r"^s3://") as told:
+                use(f"{ceph_bucket}/{name}")
+            assert not isinstance(told.value, StoreUnavailable)
+
+
+def test_a_part_is_read_of_an_object_whose_checksum_is_known(bucket, monkeypatch):
+    environment = {key: os.environ[key] for key in os.environ if key.startswith("AWS_")}
+    with reached(environment | {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported"}):
+        store.write(f"{bucket}/key", b"exact bytes")
+        assert store.read(f"{bucket}/key") == b"exact bytes" and store.read(f"{bucket}/key", 5) == b"exact"
 
 
 @contextmanager
