@@ -26,7 +26,7 @@ from pipelines.catalog.bench import Bench
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.feed import Feed
 from pipelines.catalog.listing import Input
-from pipelines.catalog.manifest import FAILED
+from pipelines.catalog.manifest import DONE, FAILED
 from pipelines.catalog.plan import Task
 from pipelines.catalog.stages import Item
 
@@ -244,14 +244,14 @@ def _write(table: pa.Table, job: Job, guard: Guard, steps: Steps) -> pa.Table:
 
 
 def _counted(items: Sequence[Item], rows: Sequence[dict[str, Any]], batch: Edited) -> Counts:
-    skipped = sum(item.recorded is not None for item in items)
-    failed = sum(row["status"] == FAILED for row, item in zip(rows, items, strict=True) if not item.recorded)
-    done = len(rows) - skipped - failed
+    kept = [row["status"] for row, item in zip(rows, items, strict=True) if item.recorded]
+    failed = sum(row["status"] == FAILED for row in rows) - kept.count(FAILED)
+    done, skipped = len(rows) - len(kept) - failed, kept.count(DONE)
     for status, number in (("done", done), ("skipped", skipped), ("failed", failed)):
         metrics.count_images(status, number)
     # an actor's first batch is not counted: before it there is nothing to wait for, and much that is done only once
     editing = batch.seconds if batch.waited else 0.0
-    return Counts(done=done, skipped=skipped, failed=failed, editing=editing, waiting=batch.waited)
+    return Counts(done, skipped, failed, kept_failed=kept.count(FAILED), editing=editing, waiting=batch.waited)
 
 
 def _staged(table: pa.Table, work: Callable[[Any], Any]) -> pa.Table:
