@@ -11,9 +11,18 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, fitting, job, memory
+from tests.benchmarks import attention, bucket, driver, fitting, job, memory
 
-BENCHMARKS = {"attention": attention.run, "fitting": fitting.run, "job": job.run, "memory": memory.run}
+BENCHMARKS = {
+    "attention": attention.run,
+    "fitting": fitting.run,
+    "job": job.run,
+    "memory": memory.run,
+    "actors": bucket.actors,
+    "resume": bucket.resume,
+    "first": bucket.first,
+    "driver": driver.run,
+}
 
 
 def main(names: list[str]) -> None:
