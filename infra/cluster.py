@@ -45,8 +45,8 @@ def connected(cpus: float, address: str | None = None, embedded: float | None = 
     """A connection to Ray with at least this many logical CPUs; one that exists is used, and left as it is.
 
     An embedded Ray is given as many CPUs as are asked for (`embedded`, if that is more), whatever the machine has: they
-    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small or its address is that
-    of a dashboard, and EditTransferError if none answers.
+    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small or its
+    address is that of a dashboard, and EditTransferError if none answers.
     """
     import ray
 

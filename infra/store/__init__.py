@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from infra.errors import StoreError
+from infra.store import local
 from infra.store.local import LocalStore, local_path
 from infra.store.memory import MemoryStore
 from infra.store.protocol import Store, Stored
@@ -74,10 +75,13 @@ def leftovers(prefix: str) -> Iterator[tuple[Stored, datetime]]:
 def copy(source: str, target: str) -> None:
     """Write or replace an object with what another one holds; inside one store no byte passes through here.
 
-    S3 copies objects of up to 5 GB. Raises NotInStore.
+    A file goes to S3 as a stream. S3 copies objects of up to 5 GB. Raises NotInStore.
     """
     if scheme_of(source) == scheme_of(target):
         store_for(source).copy(source, target)
+    elif scheme_of(source) == "file" and scheme_of(target) == "s3":
+        with local.opened(source) as file:
+            S3Store().upload(file, target)
     else:
         write(target, read(source))
 

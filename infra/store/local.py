@@ -58,6 +58,12 @@ def _unlisted(error: OSError) -> None:
         raise _refusal(error.filename, error) from None
 
 
+def opened(uri: str) -> BinaryIO:
+    """A file, to be read as a stream. Raises NotInStore and StoreError."""
+    with _local_errors(local_path(uri)):
+        return _opened(local_path(uri))
+
+
 def _opened(path: Path) -> BinaryIO:
     if not modes.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
         raise StoreError(f"{path}: this is not a file.")
@@ -133,9 +139,11 @@ class LocalStore:
                     yield Stored(str(path), found.st_size, f"{found.st_size}-{found.st_mtime_ns}"), written
 
     def copy(self, source: str, target: str) -> None:
-        with _local_errors(local_path(source)):
-            data = _opened(local_path(source))
-        with data, _local_errors(local_path(target)), self._written(local_path(target), data) as temporary:
+        with (
+            opened(source) as data,
+            _local_errors(local_path(target)),
+            self._written(local_path(target), data) as temporary,
+        ):
             temporary.replace(local_path(target))
 
     def delete(self, uri: str) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from infra.errors import NotInStore, StoreError
 from infra.store.answers import check_length, insist, s3_errors, status_of
@@ -65,6 +65,16 @@ class S3Store:
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = _bucket_key(uri)
         _ask(uri, lambda client: client.put_object(Bucket=bucket, Key=key, Body=data))
+
+    def upload(self, file: BinaryIO, uri: str) -> None:
+        """Write or replace an object with what a file of up to 5 GB holds; only a little of it is in memory."""
+        bucket, key = _bucket_key(uri)
+
+        def put(client: Any) -> None:
+            file.seek(0)
+            client.put_object(Bucket=bucket, Key=key, Body=file)
+
+        _ask(uri, put)
 
     def write_if_absent(self, uri: str, data: bytes) -> bool:
         """A write whose answer got lost is sent again, and then refused: its mark says that it had worked."""

@@ -4,7 +4,6 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,7 @@ from infra.registry.cli import adapters_app, address
 from pipelines.importing import import_
 
 if TYPE_CHECKING:
-    from pipelines.catalog.job import Prepared
+    from pipelines.catalog.job import Glance
 
 ASK_FROM = 1000  # images; fewer are edited without asking
 
@@ -215,24 +214,29 @@ def apply(
     asides, console = Console(stderr=True), Console()
     prepared = job.prepare(options, settings)
     if dry_run:
-        expected = forecast.forecast(prepared, options, settings)
-        screen.show_passed(asides, prepared.glance.passed)
-        _print_json(expected) if as_json else screen.show_forecast(console, expected)
+        with asides.status("Looking at the catalog"):
+            expected = forecast.forecast(prepared, options, settings)
+        screen.show_passed(asides, expected.passed)
+        _print_json(expected.told()) if as_json else screen.show_forecast(console, expected)
         return
-    _confirm(prepared, yes or as_json)
+    _confirm(prepared.glance, options.output, yes or as_json)
     summary = job.run(prepared, options, settings, asides)
     screen.show_passed(asides, summary.passed)
-    _print_json(summary) if as_json else screen.show_summary(console, summary)
+    _print_json(summary.told()) if as_json else screen.show_summary(console, summary)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _confirm(prepared: "Prepared", sure: bool) -> None:
-    tasks = prepared.glance.tasks
-    if not sure and (tasks is None or len(tasks) >= ASK_FROM) and sys.stdin.isatty():
-        many = f"{ASK_FROM:,} or more" if tasks is None else f"{len(tasks):,}"
-        typer.confirm(f"Edit {many} images?", default=True, abort=True, err=True)
+def _confirm(glance: "Glance", output: str, sure: bool) -> None:
+    """Ask whoever sits at a terminal before many images are edited. Raises UsageError if they say no."""
+    many = len(glance.inputs) if glance.tasks is None else len(glance.tasks)
+    if sure or many < ASK_FROM or not sys.stdin.isatty():
+        return
+    told = f"{many:,} images" if glance.tasks is not None else f"a catalog of {ASK_FROM:,} images or more"
+    question = f"This edits {told} into {output}; --dry-run tells what that takes. Go on?"
+    if not typer.confirm(question, default=True, err=True):
+        raise UsageError("Nothing was started.")
 
 
-def _print_json(outcome: Any) -> None:
-    typer.echo(json.dumps(asdict(outcome)))
+def _print_json(outcome: dict[str, Any]) -> None:
+    typer.echo(json.dumps(outcome))

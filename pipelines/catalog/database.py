@@ -18,8 +18,11 @@ class Database:
     """A DuckDB connection that can read what Python produces, and does not bury what Python raises meanwhile."""
 
     def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
-        self.register, self.execute, self.sql = connection.register, connection.execute, connection.sql
+        self.connection = connection
         self.raised: BaseException | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
 
     def stream(self, name: str, rows: Iterable[dict[str, Any]], schema: "pa.Schema") -> None:
         """Let `name` be these rows, which are read when they are needed, and only once."""

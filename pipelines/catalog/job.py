@@ -19,6 +19,7 @@ from pipelines.catalog.feed import Feed, planned
 from pipelines.catalog.listing import Catalog, Input, Passed, canonical, list_catalog
 from pipelines.catalog.plan import Settled, Task
 from pipelines.catalog.progress import Meter
+from pipelines.catalog.summary import REPORT, Summary
 from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant, sha256
 from pipelines.transfer import bases, check_framing
@@ -100,30 +101,6 @@ class Prepared:
     @property
     def manifest(self) -> str:
         return self.feed.manifest
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The outcome of a job, over the images it was asked for: total = done + skipped + failed.
-
-    done counts the images edited now, skipped those that an earlier run had finished, failed those that have
-    no result. busy is the share of their time that the edit actors edited, None where nothing was measured; cost is
-    in the currency of the price.
-    """
-
-    total: int
-    done: int
-    skipped: int
-    failed: int
-    seconds: float
-    images_per_second: float
-    manifest: str
-    report: str
-    job_id: str
-    workers: int
-    busy: float | None
-    cost: float | None
-    passed: Passed
 
 
 def prepare(options: Options, settings: Settings) -> Prepared:
@@ -242,11 +219,16 @@ def connected(
     options: Options, settings: Settings, tasks: Sequence[Task] | None
 ) -> AbstractContextManager[cluster.Resources]:
     """Ray, with room for the edit actors that were asked for; an embedded one with as many as there are cores."""
-    import torch
-
-    here = options.workers or torch.cuda.device_count() or cluster.cores()
+    here = workers_here(options)
     embedded = here if tasks is None else min(here, len(tasks))
     return cluster.connected(graph.CPUS_BESIDE + (options.workers or 1), settings.ray, graph.CPUS_BESIDE + embedded)
+
+
+def workers_here(options: Options) -> int:
+    """Edit actors, as asked for, or as many as this machine can keep busy: one for every GPU, else for every core."""
+    import torch
+
+    return options.workers or torch.cuda.device_count() or cluster.cores()
 
 
 def workers_for(options: Options, tasks: Sequence[Task] | None, resources: cluster.Resources) -> int:
@@ -295,7 +277,7 @@ def finish(prepared: Prepared, options: Options, job_id: str, workers: int, coun
         seconds=round(seconds, 3),
         images_per_second=round(counts.done / seconds, 3) if counts.done else 0.0,
         manifest=prepared.manifest,
-        report=store.join(prepared.output, "report.html"),
+        report=store.join(prepared.output, REPORT),
         job_id=job_id,
         workers=workers,
         busy=counts.busy,

@@ -3,70 +3,95 @@
 import base64
 import io
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from infra import store
 from infra.errors import EditTransferError
 from pipelines import codec
-from pipelines.catalog import manifest, parts
+from pipelines.catalog import figures
+from pipelines.catalog.chart import HEIGHT, WIDTH, chart
+from pipelines.catalog.figures import Figures, Totals
+from pipelines.catalog.summary import FAILURES, Summary
 
 if TYPE_CHECKING:
-    from pipelines.catalog.job import Options, Prepared, Summary
+    from pipelines.catalog.job import Options, Prepared
 
-SHEET = 60
+SHEET = 60  # images that are shown at most
+WORST = 24  # of them, where there are more
 SIDE = 420  # pixels of the longer side of a thumbnail
 SMALL = 128  # up to this side, pictures are shown enlarged, and JPEG's blocks would show
+AT_ONCE = 4  # pictures that are decoded at the same time
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One edited image of the sheet; pictures are data URIs, None where the file is gone."""
+    """One edited image of a sheet; pictures are data URIs, None where the file is gone."""
 
     name: str
     query: str | None
     result: str | None
     width: int
     height: int
-    change: float
+    change: float | None
 
 
-def write(prepared: "Prepared", options: "Options", summary: "Summary") -> None:
-    """Write `report.html` from the manifest's rows: the whole catalog, not just the last run."""
-    rows, listed = _rows(prepared)
-    done = rows.filter(pc.equal(rows["status"], manifest.DONE))
-    failures = rows.filter(pc.equal(rows["status"], manifest.FAILED))
-    page = _environment().get_template("report.html.j2").render(
-        pairs=[tuple(_thumbnail(image) for image in pair) for pair in prepared.feed.edits.pairs],
-        tiles=_tiles(done),
-        failures=failures.select(["relative_path", "error_code", "error"]).to_pylist(),
-        total=listed,
-        done=len(done),
-        waiting=listed - len(rows),
-        change=pc.mean(pc.map_lookup(done["scores"], "change", "first")).as_py(),
-        seconds_per_image=pc.mean(done["seconds"]).as_py(),
-        summary=summary,
-        settings=_settings(prepared, options),
-        at=datetime.now(UTC),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Sheet:
+    """Some edited images, and a sentence on how they were chosen, None where they are all there are."""
+
+    heading: str
+    caption: str | None
+    tiles: list[Tile]
+
+
+def write(prepared: "Prepared", options: "Options", summary: Summary) -> None:
+    """Write `report.html`, and the failures beside it, from the manifest's rows of what was listed for this job.
+
+    What earlier runs did is in it too. Memory is bounded, whatever the number of images.
+    """
+    with figures.opened(prepared.manifest, prepared.feed.folder or "") as found:
+        totals = found.totals()
+        if totals.failed:
+            found.write_failures(summary.failures)
+        throughput = found.throughput(summary.job_id)
+        page = _environment().get_template("report.html.j2").render(
+            pairs=[tuple(_thumbnail(image) for image in pair) for pair in prepared.feed.edits.pairs],
+            sheets=_sheets(found, totals),
+            groups=found.failures(),
+            failures_file=FAILURES,
+            totals=totals,
+            waiting=totals.listed - totals.done - totals.failed,
+            chart=throughput and chart(throughput),
+            width=WIDTH,
+            height=HEIGHT,
+            summary=summary,
+            settings=_settings(prepared, options, summary),
+            at=datetime.now(UTC),
+        )  # fmt: skip
     store.write(summary.report, page.encode())
+    if not totals.failed:
+        store.delete(summary.failures)
 
 
-def _rows(prepared: "Prepared") -> tuple[pa.Table, int]:
-    with manifest.opened(prepared.manifest, manifest.parts(prepared.manifest)) as connection:
-        connection.register("listed", parts.dataset(prepared.feed.folder or ""))
-        rows = connection.sql(
-            "SELECT newest.* FROM newest SEMI JOIN listed USING (uri) ORDER BY relative_path"
-        ).to_arrow_table()
-        count = connection.sql("SELECT count(*) FROM listed").fetchall()[0][0]
-    return rows.cast(manifest.SCHEMA), count
+def _sheets(found: Figures, totals: Totals) -> list[Sheet]:
+    """All images where they fit; else the ones that stand out, which are often the bad ones, and some of the rest."""
+    if totals.done <= SHEET:
+        return [Sheet("Results", None, _tiles(found.all()))] if totals.done else []
+    worst = found.worst(totals.median, WORST)
+    others = found.others(worst, SHEET - len(worst))
+    sample = f"{len(others)} of the {'other ' if worst else ''}{totals.done - len(worst):,} images, chosen at random."
+    sheets = [Sheet("Sample", sample, _tiles(others))]
+    if worst:
+        caption = f"The {len(worst)} of {totals.done:,} images whose change is furthest from the median, which is"
+        sheets.insert(0, Sheet("To look at first", f"{caption} {share(totals.median)}.", _tiles(worst)))
+    return sheets
 
 
 def _environment() -> Environment:
@@ -77,6 +102,8 @@ def _environment() -> Environment:
         trim_blocks=True,
     )
     environment.filters["duration"] = duration
+    environment.filters["share"] = share
+    environment.filters["number"] = number
     return environment
 
 
@@ -88,7 +115,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _settings(prepared: "Prepared", options: "Options") -> dict[str, Any]:
+def share(part: float | None) -> str:
+    """A part of one in per cent, with a decimal where it would be nothing without: `34 %`, `0.3 %`."""
+    return "?" if part is None else f"{part * 100:.{1 if 0 < part < 0.0095 else 0}f} %"
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all of a larger number: `0.125`, `3.5`, `1,234`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _settings(prepared: "Prepared", options: "Options", summary: Summary) -> dict[str, Any]:
     recipe = asdict(prepared.recipe)
     shown = {name: recipe[name] for name in ("base", "attention", "steps", "seed", "max_area")}
     return shown | {
@@ -98,21 +135,19 @@ def _settings(prepared: "Prepared", options: "Options") -> dict[str, Any]:
         "format": recipe["format"] or "as the input",
         "base revision": recipe["revision"][:12],
         "recipe": prepared.recipe.digest()[:12],
+        "job": summary.job_id,
+        "workers": summary.workers or "none were needed",
     }
 
 
-def _tiles(done: pa.Table) -> list[Tile]:
-    """Thumbnails of images from all over the catalog, at even distances."""
-    count = min(SHEET, len(done))
-    chosen = done.take(pa.array([index * len(done) // count for index in range(count)], pa.int64()))
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        return list(pool.map(_tile, chosen.to_pylist()))
+def _tiles(rows: Sequence[dict[str, Any]]) -> list[Tile]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(_tile, rows))
 
 
 def _tile(row: dict[str, Any]) -> Tile:
-    change = dict(row["scores"] or ()).get("change", 0.0)
     query, result = _stored_thumbnail(row["uri"]), _stored_thumbnail(row["result_uri"])
-    return Tile(row["relative_path"], query, result, row["width"], row["height"], change)
+    return Tile(row["relative_path"], query, result, row["width"], row["height"], row["change"])
 
 
 def _stored_thumbnail(uri: str) -> str | None:
