@@ -138,7 +138,7 @@ def test_a_revert_brings_everything_back(either):
     told = either.revert()
     assert (told.reverted, told.restored, told.deleted, told.left_alone, told.missing) == (5, 3, 2, 0, 0)
     assert either.state == before
-    assert ds.dataset([part for part in parts_of(either)], filesystem=store.arrow(either.place)[0]).count_rows() == 5
+    assert ds.dataset(parts_of(either), filesystem=store.arrow(either.place)[0]).count_rows() == 5
 
 
 def parts_of(shop: Shop) -> list[str]:
