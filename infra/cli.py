@@ -13,6 +13,7 @@ from infra.errors import EXIT_INTERRUPTED, EditTransferError
 SUB_COMMANDS = (
     "pipelines.catalog.cli",
     "pipelines.catalog.submit",
+    "pipelines.catalog.publish",
     "infra.jobs.cli",
     "infra.registry.cli",
     "training.cli",

@@ -188,7 +188,7 @@ def apply(
     from rich.console import Console
 
     from infra import settings as environment
-    from pipelines.catalog import forecast, job, screen
+    from pipelines.catalog import forecast, job, publish, screen
 
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its manifest row
     settings = environment.from_environment()
@@ -223,6 +223,8 @@ def apply(
     summary = job.run(prepared, options, settings, asides)
     screen.show_passed(asides, summary.passed)
     _print_json(summary.told()) if as_json else screen.show_summary(console, summary)
+    if stage:
+        publish.show_next(asides, prepared.output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

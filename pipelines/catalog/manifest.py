@@ -1,8 +1,9 @@
 """The manifest: a folder of Parquet files with what became of every image of a catalog.
 
 Every batch appends one part; no part is ever changed. The newest row of a `uri` counts, and so does the newest row of a
-`result_uri` (an input whose result was replaced by another's has none any more). Compaction writes the counting rows
-as new parts, in order of uri, and only then deletes the parts it has read, so a reader is right at any moment.
+`result_uri` (an input whose result was replaced by another's has none any more). A row without a status takes an input
+out: `revert` appends such rows, and compaction drops them. Compaction writes the counting rows as new parts, in order
+of uri, and only then deletes the parts it has read, in order of name, so a reader is right at any moment.
 Nothing in here holds a manifest in memory, except `read`.
 """
 
@@ -56,13 +57,15 @@ SCHEMA = pa.schema(
 NEWEST = """
 CREATE TEMP VIEW newest AS
 SELECT * FROM (SELECT * FROM recorded QUALIFY row_number() OVER (PARTITION BY uri ORDER BY finished_at DESC) = 1)
+WHERE status IS NOT NULL
 QUALIFY result_uri IS NULL OR row_number() OVER (PARTITION BY result_uri ORDER BY finished_at DESC) = 1
 """
 
 
 def append(folder: str, rows: Sequence[dict[str, Any]]) -> None:
     """Make these rows durable, as one new part. Columns that a row leaves out are null."""
-    name = f"{LOOSE}{secrets.token_hex(8)}.parquet"
+    last = "" if all(row.get("status") for row in rows) else "taken-out-"  # deleted after what it takes out
+    name = f"{LOOSE}{last}{secrets.token_hex(8)}.parquet"
     _write_part(store.join(folder, name), pa.Table.from_pylist(list(rows), schema=SCHEMA))
 
 
