@@ -38,6 +38,7 @@ CPUS_BESIDE = CPUS_TO_LIST + 2 * CPUS_BESIDE_EDITS
 BATCHES_AHEAD = 16
 LEAST_AHEAD = 64 * 2**20  # bytes
 SIZES_LOOKED_AT = 16
+AGAIN = "Run the same command again to go on."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,6 @@ class Edited:
 
 
 Passing = Counts | EditTransferError
-Made = Callable[["Job"], Any]
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,23 @@ def run(job: Job, sample: Sequence[Input] = (), steps: Steps | None = None) -> I
 
     sample: some of the images, to tell how much memory they need.
 
-    Raises what stops an Editor from being made (BaseNotFound, PairError) before anything is edited, what the store
-    says when it does not answer any more, and EditTransferError if the job breaks.
+    Raises a UsageError for what stops it before anything is edited (BaseNotFound, PairError, StoreUnavailable), and
+    EditTransferError if the job breaks later.
     """
     _quiet()
     _bound_queues(job, sample)
     try:
         rows = graph(job, steps or Steps()).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        begun = False
         for block in rows:
             for told in _unpack(block):
                 if isinstance(told, EditTransferError):
-                    raise told
+                    raise EditTransferError(f"The job stopped: {told} {AGAIN}") if begun else told
+                begun = begun or told.done > 0
                 yield told
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise EditTransferError(f"The job broke: {reason} Run it again to go on.") from error
+        raise EditTransferError(f"The job broke: {reason} {AGAIN}") from error
 
 
 def _quiet() -> None:

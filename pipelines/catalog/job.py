@@ -1,9 +1,11 @@
 """The job from its options to its summary: check everything, do what is left, write the report."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import ceil
 
 from rich.console import Console
 
@@ -181,7 +183,8 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
     if options.fresh:
         manifest.drop_damaged(prepared.manifest)
     job_id = cluster.submission_id() or new_job_id()
-    folder = store.join(prepared.output, "jobs", job_id, "catalog")
+    folder = store.join(prepared.output, "jobs", re.sub(r"[^\w.-]", "_", job_id), "catalog")
+    parts.clear(folder)  # ids may be chosen by hand, and again
     prepared = replace(prepared, feed=replace(prepared.feed, folder=folder))
     if prepared.glance.planned is not None:
         for _ in parts.written(folder, prepared.glance.catalog()):
@@ -251,7 +254,7 @@ def job_of(
         workers=workers,
         batch=_batch(prepared, options, workers),
         batch_size=options.batch_size,
-        gpus=min(1, gpus / workers),
+        gpus=1 / ceil(workers / gpus) if gpus else 0,
     )
 
 

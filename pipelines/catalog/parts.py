@@ -59,6 +59,12 @@ def written(folder: str, catalog: Catalog, limit: int | None = None) -> Iterator
     store.write(store.join(folder, PASSED), catalog.passed.to_json())
 
 
+def clear(folder: str) -> None:
+    """Forget what was written there."""
+    for stored in list(store.list_objects(folder)):
+        store.delete(stored.uri)
+
+
 def dataset(folder: str) -> ds.Dataset:
     """What has been listed, to be asked with DuckDB."""
     filesystem, path = store.arrow(folder)

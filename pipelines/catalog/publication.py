@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -27,10 +27,8 @@ import pyarrow.parquet as pq
 from infra import store
 from infra.errors import UsageError
 from pipelines.catalog import manifest, parts
+from pipelines.catalog.database import Database
 from pipelines.catalog.listing import canonical
-
-if TYPE_CHECKING:
-    import duckdb
 
 CHUNK = 1000  # results that are dealt with together: two small objects are written for so many
 OURS, LATER, BEFORE = "ours", "later", "before"
@@ -176,7 +174,7 @@ def plan(job: StagedJob, standing: Sequence[Publication], number: int) -> Plan:
         return Plan(publication if publication.names else None, *counted, *failed)
 
 
-def _bring(connection: "duckdb.DuckDBPyConnection", job: StagedJob) -> None:
+def _bring(connection: Database, job: StagedJob) -> None:
     """`results`, the staged rows as they will be once published, and `there`, what counts in the output folder."""
     staged, place = f"/jobs/{job.id}/images/", store.join(job.place, "images", "")
     connection.execute(f"""
@@ -231,7 +229,7 @@ class State:
 class Compared:
     """A publication beside the manifest; `latest` is when its latest row was finished, microseconds since 1970."""
 
-    connection: "duckdb.DuckDBPyConnection"
+    connection: Database
     latest: int
 
     def count(self, state: str) -> int:
@@ -285,7 +283,7 @@ def unfinished(job: StagedJob) -> int | None:
     return None if not missing and any(folders.values()) else missing
 
 
-def _numbers(connection: "duckdb.DuckDBPyConnection", query: str) -> list[int]:
+def _numbers(connection: Database, query: str) -> list[int]:
     """The one row that a query gives."""
     (row,) = connection.sql(query).to_arrow_table().to_pylist()
     return list(row.values())
