@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from infra.errors import StoreError
+from infra.store.answers import be_patient
 from infra.store.local import LocalStore, local_path
 from infra.store.memory import MemoryStore
 from infra.store.protocol import Store, Stored
@@ -26,6 +27,7 @@ __all__ = [
     "Store",
     "Stored",
     "arrow",
+    "be_patient",
     "copy",
     "delete",
     "join",
