@@ -32,18 +32,20 @@ def faulty(
     seed: int,
     *,
     stall_seconds: float = 30,
+    port: int = 0,
     counts: Counter[str] | None = None,
 ) -> Iterator[dict[str, str]]:
     """The environment to reach the same server through a proxy, for as long as the block lasts.
 
     rates          share of requests for each of KINDS; what is left of 1 is forwarded
     stall_seconds  how long the proxy keeps silent before it hangs up
+    port           where to listen, 0 for any
     counts         is given how many requests met which kind, and `forwarded`
     """
     assert set(rates) <= set(KINDS) and sum(rates.values()) <= 1
     proxy = _Proxy(environment["AWS_ENDPOINT_URL"], rates, seed, stall_seconds, Counter() if counts is None else counts)
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20, backlog=1000))
+    server = loop.run_until_complete(asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=2**20, backlog=1000))
     thread = threading.Thread(target=loop.run_forever, name="faults", daemon=True)
     thread.start()
     try:
@@ -126,9 +128,9 @@ class _Proxy:
         await back.drain()
 
     async def _break_off(self, head: bytes, body: bytes, back: StreamWriter) -> None:
-        """Part of the body and the end of the connection; nothing at all where there is no body."""
+        """Less than half of the body and the end of the connection; nothing at all where there is no body."""
         if body:
-            back.write(head + body[: self.draw.randrange(len(body))])
+            back.write(head + body[: self.draw.randrange((len(body) + 1) // 2)])
             await back.drain()
         raise _HangUp
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from infra.errors import StoreError
 from infra.store import local
+from infra.store.answers import be_patient
 from infra.store.local import LocalStore, local_path
 from infra.store.memory import MemoryStore
 from infra.store.protocol import Store, Stored
@@ -27,6 +28,7 @@ __all__ = [
     "Store",
     "Stored",
     "arrow",
+    "be_patient",
     "copy",
     "delete",
     "join",

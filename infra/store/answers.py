@@ -2,8 +2,8 @@
 
 botocore's own retries are off. They count attempts, not time; they do not cover a body that breaks off while it is
 read; and their quota is used up where a good share of all requests fails for as long as a job runs. Here a request is
-sent again until it has been tried for so many seconds. That is long for a server that has answered this process
-before, and short at first contact, where somebody waits to hear that an address is wrong.
+sent again until it has been tried for so many seconds. That is long for a server that has served this process before,
+and short at first contact, where somebody waits to hear that an address is wrong.
 """
 
 import random
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from infra.errors import NotInStore, StoreError, StoreUnavailable
 
 # Seconds. The last try may begin a pause later, and take as long as the server keeps silent (READ_SECONDS).
-PATIENCE = 60  # with a server that has answered before
+PATIENCE = 60  # with a server that has served this process before
 FIRST_CONTACT = 12  # with one that has not
 NOBODY_THERE = 2  # and that refuses the connection, or has a name that nobody knows
 FIRST_PAUSE, FIRST_PAUSE_THROTTLED, LONGEST_PAUSE = 0.1, 1, 10  # upper bounds: every pause is drawn at random
@@ -48,8 +48,15 @@ REFUSED_ALL = {
 }
 
 T = TypeVar("T")
-_answered: set[str] = set()  # the servers that have answered this process, whatever it was
+_known: set[str] = set()  # the servers that have served this process
+_worker = False
 _jitter = random.SystemRandom()  # nobody's seed, and not the same after a fork
+
+
+def be_patient() -> None:
+    """For processes that work on what another one has begun: no server is at first contact, all have been reached."""
+    global _worker
+    _worker = True
 
 
 def insist(server: str, request: Callable[[], T], pause: Callable[[float], Any] = time.sleep) -> T:
@@ -59,14 +66,13 @@ def insist(server: str, request: Callable[[], T], pause: Callable[[float], Any] 
         try:
             answer = request()
         except _failures() as error:
-            if _code(error):
-                _answered.add(server)
-            if not _passes(error) or time.monotonic() - began > _patience(server, error):
+            patience = _patience(server, error)
+            if not _passes(error) or time.monotonic() - began > patience:
                 raise
             first = FIRST_PAUSE_THROTTLED if _code(error) in THROTTLED else FIRST_PAUSE
-            pause(_jitter.uniform(0, min(LONGEST_PAUSE, first * 2**tries)))
+            pause(_jitter.uniform(0, min(LONGEST_PAUSE, patience / 4, first * 2**tries)))
         else:
-            _answered.add(server)
+            _known.add(server)
             return answer
     raise AssertionError("never reached")
 
@@ -110,7 +116,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def _patience(server: str, error: Exception) -> float:
     from botocore.exceptions import EndpointConnectionError
 
-    if server in _answered:
+    if _worker or server in _known:
         return PATIENCE
     return NOBODY_THERE if isinstance(error, EndpointConnectionError) else FIRST_CONTACT
 

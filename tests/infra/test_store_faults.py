@@ -1,6 +1,7 @@
 """The store over a network that does it wrong: nothing is lost, no body is cut short, and giving up is one sentence."""
 
 import hashlib
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -127,3 +128,20 @@ def test_expired_credentials_are_told_at_once(ceph, ceph_bucket):
             with pytest.raises(StoreUnavailable, match="the credentials have expired; get new ones"):
                 use(f"{ceph_bucket}/object")
     assert counts["expired"] <= len(USES) + 2  # nothing is tried again; a HEAD is followed by what may say why
+
+
+def test_a_worker_outlives_what_ends_a_first_contact(ceph, ceph_bucket, impatient, monkeypatch):
+    """The proxy appears on a port that refused connections until then."""
+    monkeypatch.setattr(answers, "_worker", False)
+    monkeypatch.setattr(answers, "NOBODY_THERE", 0)
+    store.write(f"{ceph_bucket}/object", b"exact bytes")
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    refusing = ceph | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    with reached(refusing), pytest.raises(StoreUnavailable, match="does not answer"):
+        store.read(f"{ceph_bucket}/object")
+    store.be_patient()
+    with reached(refusing), ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(store.read, f"{ceph_bucket}/object")
+        with faulty(ceph, {}, seed=0, port=port):
+            assert reading.result() == b"exact bytes"
