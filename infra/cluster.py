@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from infra import store
 from infra.errors import EditTransferError, UsageError
 
 Answer = TypeVar("Answer")
@@ -72,13 +73,18 @@ def elsewhere(work: Callable[..., Answer], *arguments: Any) -> Answer:
     import ray
 
     try:
-        return ray.get(ray.remote(num_cpus=0)(work).remote(*arguments))
+        return ray.get(ray.remote(num_cpus=0)(_patiently).remote(work, *arguments))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EditTransferError):
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
         raise EditTransferError(f"Ray gave up on some work: {str(error).splitlines()[0]}") from error
+
+
+def _patiently(work: Callable[..., Answer], *arguments: Any) -> Answer:
+    store.be_patient()
+    return work(*arguments)
 
 
 def _start(cpus: float, address: str | None) -> None:

@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy, Dataset, Datasource, ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from infra import store
 from infra.errors import EditTransferError, ImageError
 from pipelines.catalog import attempts, feed, metrics, stages
 from pipelines.catalog.attempts import EDIT, READ, WRITE, Guard
@@ -174,6 +175,7 @@ class _Listed(Datasource):
 
 
 def _fed(job: Job) -> Iterator[pa.Table]:
+    store.be_patient()
     try:
         for batch in feed.batches(job.feed, job.batch):
             yield _pack(batch)
@@ -203,6 +205,7 @@ class _Edit:
         self.guard, self.steps = guard, steps
         self.refusal: EditTransferError | None = None
         self.idle_since: float | None = None
+        store.be_patient()
         try:
             self.bench = steps.bench(job)
         except EditTransferError as error:
@@ -258,6 +261,7 @@ def _counted(items: Sequence[Item], rows: Sequence[dict[str, Any]], batch: Edite
 
 def _staged(table: pa.Table, work: Callable[[Any], Any]) -> pa.Table:
     """The batches of a table after some work; what is only passing, passes."""
+    store.be_patient()
     return _packed([each if isinstance(each, Passing) else _kept(work, each) for each in _unpack(table)])
 
 
