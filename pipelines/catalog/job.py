@@ -10,9 +10,10 @@ from math import ceil
 from rich.console import Console
 
 from infra import cluster, store
+from infra.deploy.environment import base_place
 from infra.errors import OutputError, StoreError, UsageError
 from infra.jobs import new_job_id
-from infra.settings import Settings
+from infra.settings import Settings, expanded
 from pipelines import adapters
 from pipelines.adapters import Worn
 from pipelines.catalog import graph, manifest, parts, report, variants
@@ -121,7 +122,7 @@ def prepare(options: Options, settings: Settings) -> Prepared:
     edits = Edits(Variant(recipe, tuple(worn)), pairs, registry, options.scale, settings.max_pixels)
     output = store.join(place, "jobs", staged_id(options.input, recipe)) if options.stage else place
     feed = Feed(
-        source=options.input,
+        source=expanded(options.input),
         output=place,
         format=options.format,
         edits=edits,
@@ -130,7 +131,7 @@ def prepare(options: Options, settings: Settings) -> Prepared:
         limit=options.limit,
     )
     feed = _recorded(feed, options.fresh)
-    return Prepared(place, output, base, worn, feed, _glance(feed))
+    return Prepared(place, output, base and base_place(base), worn, feed, _glance(feed))
 
 
 def staged_id(source: str, recipe: Recipe) -> str:

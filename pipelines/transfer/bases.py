@@ -129,7 +129,9 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
 
 def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None) -> Flux2:
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+    from diffusers.utils import logging
 
+    logging.disable_progress_bar()  # of shards, in the middle of what a command has to say
     transformer = Flux2Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
     vae = AutoencoderKLFlux2.from_pretrained(folder / "vae", torch_dtype=dtype)
     vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding

@@ -26,7 +26,7 @@ from tests import rgw
 from tests.benchmarks.catalogs import write_catalog
 
 IMAGES, FINISHED, KEYS = 640, 10_000, 100_000
-STEPS = {2: 640, 40: 160}  # steps of an edit, and images: an easy one, and one that takes the time of an edit
+STEPS = {2: 640, 20: 384}  # steps of an edit, and images: an easy one, and one that takes the time of an edit
 PUTS = 16  # at a time
 
 
