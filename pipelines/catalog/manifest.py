@@ -97,6 +97,8 @@ def opened(folder: str, among: Sequence[str]) -> Iterator[database.Database]:
         connection.execute(NEWEST)
         try:
             yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise StoreError(f"{folder}: the temporary folder has no room for the manifest ({error}).") from None
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(DAMAGED.format(folder=folder, reason=str(error).splitlines()[0])) from None
 
