@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,7 +189,6 @@ def apply(
     from infra import settings as environment
     from pipelines.catalog import forecast, job, publish, screen
 
-    warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its manifest row
     settings = environment.from_environment()
     options = job.Options(
         pairs=list(zip((pair or [])[::2], (pair or [])[1::2], strict=True)),
