@@ -13,10 +13,21 @@
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
     │   ├── NoCluster                            no Ray cluster answers where one should be
+    │   ├── RequestError                         the endpoint cannot do what a request asks for; `param` says which part
+    │   │   ├── Unauthorized  HTTP 401           no key, or none that is valid
+    │   │   ├── Forbidden     HTTP 403           a valid key that may not do this
+    │   │   ├── NoSuchThing   HTTP 404           nothing at that path, or nothing that this key may see
+    │   │   ├── TooSlow       HTTP 408           the request did not arrive in time
+    │   │   ├── Conflict      HTTP 409           the same idempotency key, another request
+    │   │   ├── TooLarge      HTTP 413           the request has more bytes, or parts, than are taken
+    │   │   ├── WrongMedia    HTTP 415           a content type that is not understood here
+    │   │   └── TooMany       HTTP 429           over the limits of the key, or more than can be queued: try again later
     │   └── StoreError                           a folder or bucket does not answer as it should
     │       ├── NotInStore    HTTP 404           no object at that address
     │       └── StoreUnavailable HTTP 503        the next object would fare no better: stop, and go on later
     ├── LeaseHeld             exit 5, HTTP 409   somebody else is at this very work
+    ├── Interrupted           HTTP 503           what worked on a request went away: send it again
+    ├── DeadlinePassed        HTTP 504           a request was not done in the time that it was given
     └── ImageError            exit 3, HTTP 422   one image cannot be edited; its neighbours can
 
 Messages are sentences for the person who typed the command: what happened, where, and what to do about it.
@@ -118,6 +129,76 @@ class NoCluster(UsageError):
     code = "no_cluster"
 
 
+class RequestError(UsageError):
+    """The endpoint cannot do what a request asks for. `param` names the field of the request, where there is one."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Unauthorized(RequestError):
+    """The request has no key, or none that is valid."""
+
+    code = "invalid_api_key"
+    http_status = 401
+
+
+class Forbidden(RequestError):
+    """The key is valid, but not for this."""
+
+    code = "insufficient_scope"
+    http_status = 403
+
+
+class NoSuchThing(RequestError):
+    """There is nothing under that address, or nothing that this key may see."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class TooSlow(RequestError):
+    """The request did not arrive in time."""
+
+    code = "upload_timeout"
+    http_status = 408
+
+
+class Conflict(RequestError):
+    """An idempotency key that was used for another request."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
+class TooLarge(RequestError):
+    """The request has more bytes, or more parts, than are taken."""
+
+    code = "request_too_large"
+    http_status = 413
+
+
+class WrongMedia(RequestError):
+    """The content type is none that is understood here."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class TooMany(RequestError):
+    """Over the limits of a key, or more than can be queued. `retry_after`: seconds until it is worth another try."""
+
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class StoreError(UsageError):
     """A folder or bucket is unreachable, forbidden, or of an unknown kind."""
 
@@ -144,6 +225,20 @@ class LeaseHeld(EditTransferError):
     code = "lease_held"
     exit_code = EXIT_BUSY
     http_status = 409
+
+
+class Interrupted(EditTransferError):
+    """What worked on a request went away before it was done."""
+
+    code = "interrupted"
+    http_status = 503
+
+
+class DeadlinePassed(EditTransferError):
+    """A request was not done in the time that it was given."""
+
+    code = "deadline_passed"
+    http_status = 504
 
 
 class ImageError(EditTransferError):

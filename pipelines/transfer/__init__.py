@@ -4,6 +4,6 @@ Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2`
 """
 
 from pipelines.transfer.adapters import Lora
-from pipelines.transfer.editor import Editor, Pair, Prefix, check_framing
+from pipelines.transfer.editor import Editor, Pair, Prefix, check_framing, fitted, resized
 
-__all__ = ["Editor", "Lora", "Pair", "Prefix", "check_framing"]
+__all__ = ["Editor", "Lora", "Pair", "Prefix", "check_framing", "fitted", "resized"]

@@ -182,10 +182,7 @@ class Editor:
         for grid, indices in self._batches(working):
             images = self._edit_batch([working[i] for i in indices], grid, prefix, [seeds[i] for i in indices], steps)
             results.update(zip(indices, images, strict=True))
-        return [
-            results[i].resize(query.size, Image.Resampling.LANCZOS) if results[i].size != query.size else results[i]
-            for i, query in enumerate(queries)
-        ]
+        return [resized(results[i], query.size) for i, query in enumerate(queries)]
 
     def _batches(self, working: Sequence[Image.Image]) -> list[tuple[Grid, list[int]]]:
         """Indices of images that go through the model together: equal grids, `batch_size` at most."""
@@ -210,12 +207,20 @@ class Editor:
 
     def fit(self, image: Image.Image) -> Image.Image:
         """The image in RGB at the size at which it goes through the model."""
-        size = working_size(*image.size, self.family.multiple, self.max_area)
-        image = image.convert("RGB")
-        return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+        return fitted(image, self.family.multiple, self.max_area)
 
     def grid(self, image: Image.Image) -> Grid:
         return self.family.grid(*image.size)
+
+
+def fitted(image: Image.Image, multiple: int, max_area: int) -> Image.Image:
+    """The image in RGB at its working size, for a base with tokens of `multiple` pixels; raises `ImageError`."""
+    return resized(image.convert("RGB"), working_size(*image.size, multiple, max_area))
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image in this size, (width, height): itself if it has it."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def check_framing(before: Image.Image, after: Image.Image) -> None:
