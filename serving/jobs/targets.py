@@ -40,7 +40,7 @@ class Targets:
         except ValueError as error:
             raise RequestError(f"webhook: {error}.", "webhook") from None
         for allowed_origin, below in map(_read, self.allowed):
-            if origin == allowed_origin and (path == below or path.startswith(f"{below.rstrip('/')}/")):
+            if origin == allowed_origin and f"{path}/".startswith(f"{below.rstrip('/')}/"):
                 return url
         raise RequestError(
             "webhook: this endpoint may not send anything there; ask its operator to allow it.", "webhook"
