@@ -12,7 +12,7 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, driver, fitting, job, memory
+from tests.benchmarks import attention, bucket, driver, fitting, job, memory, serving
 
 BENCHMARKS = {
     "attention": attention.run,
@@ -23,6 +23,9 @@ BENCHMARKS = {
     "resume": bucket.resume,
     "first": bucket.first,
     "driver": driver.run,
+    "mixed": serving.mixed,
+    "again": serving.again,
+    "registered": serving.registered,
 }
 
 
