@@ -12,7 +12,8 @@
     │   │   └── AdapterInUse  HTTP 409           an alias points to the version that was to be deleted
     │   ├── CatalogError                         the input of a job cannot be listed
     │   ├── OutputError                          the output of a job cannot be written
-    │   ├── NoCluster                            no Ray cluster answers where one should be
+    │   ├── NoCluster         HTTP 503           no Ray cluster answers where one should be
+    │   ├── JobNotFound       HTTP 404           no such job on a Ray cluster
     │   ├── RequestError                         the endpoint cannot do what a request asks for; `param` says which part
     │   │   ├── Unauthorized  HTTP 401           no key, or none that is valid
     │   │   ├── Forbidden     HTTP 403           a valid key that may not do this
@@ -127,6 +128,14 @@ class NoCluster(UsageError):
     """No Ray cluster that takes jobs answers at an address."""
 
     code = "no_cluster"
+    http_status = 503
+
+
+class JobNotFound(UsageError):
+    """No job of that id on a Ray cluster."""
+
+    code = "job_not_found"
+    http_status = 404
 
 
 class RequestError(UsageError):

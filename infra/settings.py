@@ -8,6 +8,7 @@ from infra.errors import SettingError
 
 PREFIX = "EDIT_TRANSFER_"
 REGISTRY = "~/.edit-transfer/registry"
+SERVING = "~/.edit-transfer/serving"
 CACHE = "~/.cache/edit-transfer"
 
 
@@ -20,6 +21,7 @@ class Settings:
     ray         address of the Ray cluster to use; None starts one inside the process
     jobs        address of the dashboard of the Ray cluster that jobs are submitted to, where it differs from `ray`
     registry    where adapters are published and looked up: a folder, s3:// or memory://
+    serving     where the endpoint keeps its keys, and which webhooks it has delivered: a folder or s3://
     cache       folder for copies of adapters; may be emptied at any time
     """
 
@@ -28,6 +30,7 @@ class Settings:
     ray: str | None = None
     jobs: str | None = None
     registry: str = field(default_factory=lambda: expanded(REGISTRY))
+    serving: str = field(default_factory=lambda: expanded(SERVING))
     cache: str = field(default_factory=lambda: expanded(CACHE))
 
 
@@ -44,6 +47,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         ray=environment.get("RAY_ADDRESS") or None,
         jobs=environment.get("RAY_API_SERVER_ADDRESS") or None,
         registry=expanded(environment.get(f"{PREFIX}REGISTRY") or REGISTRY),
+        serving=expanded(environment.get(f"{PREFIX}SERVING") or SERVING),
         cache=expanded(environment.get(f"{PREFIX}CACHE") or CACHE),
     )
 

@@ -21,7 +21,8 @@ from infra.errors import UsageError
 from infra.settings import PREFIX, expanded
 
 TAKEN_ALONG = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION", PREFIX)
-CACHE, REGISTRY, BASE = f"{PREFIX}CACHE", f"{PREFIX}REGISTRY", f"{PREFIX}BASE"
+REGISTRY, BASE = f"{PREFIX}REGISTRY", f"{PREFIX}BASE"
+LEFT_HERE = (f"{PREFIX}CACHE", f"{PREFIX}SERVING")  # each machine's own affair; no affair of a job
 PACKAGES = ("infra", "pipelines", "serving", "training")
 DISTRIBUTION = "edit-transfer"
 THE_CLUSTERS = "ray"  # a job runs with the Ray of its cluster, never with one that it brings
@@ -29,7 +30,7 @@ THE_CLUSTERS = "ray"  # a job runs with the Ray of its cluster, never with one t
 
 def runtime_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """`env_vars` for a Ray job. Local places are made absolute; a cache is each machine's own affair."""
-    taken = {key: value for key, value in environment.items() if key.startswith(TAKEN_ALONG) and key != CACHE}
+    taken = {key: value for key, value in environment.items() if key.startswith(TAKEN_ALONG) and key not in LEFT_HERE}
     for key, absolute in ((REGISTRY, expanded), (BASE, base_place)):
         if taken.get(key):
             taken[key] = absolute(taken[key])

@@ -4,13 +4,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_OK, EditTransferError, NoCluster, UsageError
+from infra.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_OK, EditTransferError, JobNotFound, NoCluster, UsageError
 from infra.settings import Settings
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -36,6 +36,7 @@ class Job:
     state      pending, running, succeeded, failed or stopped
     seconds    since its submission, or until its end
     exit_code  of its command, None while it runs and where it was stopped or never started
+    metadata   what whoever submitted it noted beside it
     message    the last line that a failed command wrote, or what Ray has to say
     """
 
@@ -47,6 +48,7 @@ class Job:
     exit_code: int | None
     message: str
     command: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -71,12 +73,20 @@ class Jobs:
         with self._sentences():
             self._client = _client(self.address)
 
-    def submit(self, command: str, job_id: str, environment: dict[str, Any]) -> None:
-        """Start a shell command as a job, in a Ray runtime environment."""
+    def submit(
+        self, command: str, job_id: str, environment: dict[str, Any], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a shell command as a job, in a Ray runtime environment. Raises UsageError if the id is taken.
+
+        Ray shows the command, the environment and `metadata` to whoever may look at its dashboard.
+        """
         variables = GRACE | environment.get("env_vars", {})
         with self._sentences(job_id):
             self._client.submit_job(
-                entrypoint=command, submission_id=job_id, runtime_env=environment | {"env_vars": variables}
+                entrypoint=command,
+                submission_id=job_id,
+                runtime_env=environment | {"env_vars": variables},
+                metadata=dict(metadata or {}),
             )
 
     def all(self) -> list[Job]:
@@ -86,7 +96,7 @@ class Jobs:
         return sorted(found, key=lambda job: job.submitted_at, reverse=True)
 
     def status(self, job_id: str) -> Job:
-        """What is known of one job. Raises UsageError if there is none of that id."""
+        """What is known of one job. Raises JobNotFound if there is none of that id."""
         with self._sentences(job_id):
             return _job(self._client.get_job_info(job_id))
 
@@ -112,16 +122,21 @@ class Jobs:
                     return job
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def cancel(self, job_id: str) -> Job:
-        """Stop a job and wait until it has stopped; one that has ended stays as it is.
-
-        Raises UsageError if there is none of that id, EditTransferError if it goes on for two minutes.
-        """
-        deadline = time.monotonic() + SECONDS_TO_STOP
+    def stop(self, job_id: str) -> Job:
+        """Tell a job to stop, and do not wait until it has; one that has ended stays as it is. Raises JobNotFound."""
         job = self.status(job_id)
         if not job.ended:
             with self._sentences(job_id):
                 self._client.stop_job(job_id)
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job and wait until it has stopped; one that has ended stays as it is.
+
+        Raises JobNotFound if there is none of that id, EditTransferError if it goes on for two minutes.
+        """
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        job = self.stop(job_id)
         while not job.ended:
             if time.monotonic() > deadline:
                 raise EditTransferError(f"Job {job_id} was told to stop, but is {job.state} still. Try again.")
@@ -142,7 +157,7 @@ class Jobs:
         except RuntimeError as error:
             if "status code 404" in str(error):
                 listed = "`edit-transfer jobs list` shows which there are"
-                raise UsageError(f"There is no job {job_id} at {self.address}; {listed}.") from None
+                raise JobNotFound(f"There is no job {job_id} at {self.address}; {listed}.") from None
             raise UsageError(f"The Ray cluster at {self.address} refused: {_reason(error)}") from None
         except (requests.RequestException, RayError, ConnectionError, ValueError) as error:
             raise NoCluster(
@@ -177,6 +192,7 @@ def _job(found: Any) -> Job:
         exit_code=found.driver_exit_code,
         message=_reason(found.message or ""),
         command=found.entrypoint,
+        metadata=found.metadata or {},
     )
 
 

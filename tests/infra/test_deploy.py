@@ -54,10 +54,11 @@ def test_the_environment_says_where_things_are_and_no_keys():
     assert json.loads(ran.stdout) == {"env_vars": {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a"}}
 
 
-def test_places_mean_the_same_elsewhere_and_a_cache_stays(tmp_path, monkeypatch):
+def test_places_mean_the_same_elsewhere_and_caches_and_keys_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
     told = {"EDIT_TRANSFER_REGISTRY": "adapters", "EDIT_TRANSFER_BASE": "base", "EDIT_TRANSFER_CACHE": "/cache"}
+    told["EDIT_TRANSFER_SERVING"] = "s3://a/keys"
     places = {"EDIT_TRANSFER_REGISTRY": f"{tmp_path}/adapters", "EDIT_TRANSFER_BASE": f"{tmp_path}/base"}
     assert runtime_environment(told) == {"env_vars": places}
     hub = {"EDIT_TRANSFER_BASE": "org/base", "EDIT_TRANSFER_REGISTRY": "s3://a"}

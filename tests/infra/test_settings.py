@@ -22,6 +22,11 @@ def test_the_registry_is_below_home_unless_it_is_told_elsewhere():
         assert from_environment({"EDIT_TRANSFER_REGISTRY": told}).registry == read
 
 
+def test_the_endpoint_keeps_its_things_below_home_unless_it_is_told_elsewhere():
+    assert from_environment({}).serving == str(Path.home() / ".edit-transfer/serving")
+    assert from_environment({"EDIT_TRANSFER_SERVING": "s3://bucket/s"}).serving == "s3://bucket/s"
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
 def test_a_bad_value_names_its_key(value):
     with pytest.raises(SettingError, match="EDIT_TRANSFER_MAX_PIXELS"):
