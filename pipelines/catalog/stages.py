@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image
 
 from infra import store
 from infra.errors import EditTransferError, ImageError, StoreError, StoreUnavailable
-from pipelines import codec
+from pipelines import codec, scores
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
@@ -206,10 +206,5 @@ def _stored(item: Item, output: str) -> dict[str, Any]:
         "status": manifest.DONE,
         "result_uri": uri,
         "result_sha256": sha256(data),
-        "scores": {"change": _change(item.photo.image, item.result)},
+        "scores": {"change": scores.change(item.photo.image, item.result)},
     }
-
-
-def _change(query: Image.Image, result: Image.Image) -> float:
-    """Mean absolute difference of query and result, from 0 (untouched) to 1."""
-    return sum(ImageStat.Stat(ImageChops.difference(query, result)).mean) / 3 / 255
