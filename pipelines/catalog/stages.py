@@ -21,6 +21,7 @@ from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, Variant, sha256
+from pipelines.faults import out_of_memory
 
 if TYPE_CHECKING:
     from pipelines.catalog.bench import Bench
@@ -140,13 +141,6 @@ def _image_error(error: Exception) -> ImageError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     code = "out_of_memory" if out_of_memory(error) else "edit_failed"
     return ImageError(f"The edit failed: {reason[:200]}", code)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is how torch, or Python, says that memory is short: on a GPU, or on a CPU."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def write(items: Sequence[Item], output: str, job_id: str) -> list[dict[str, Any]]:

@@ -48,7 +48,6 @@ def endpoint(
         registry=place,
         serving=str(folder / "serving"),
         cache=str(folder / "cache"),
-        engine="tests.benchmarks.naive:NaiveEngine",
         watch_seconds=0.2,
         max_pixels=2_000_000,
         limits=Limits(body_bytes=BODY, upload_seconds=UPLOAD, seconds=60),
