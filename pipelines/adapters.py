@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,12 @@ def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list
 
 
 def _found(address: str, ref: str, scale: float) -> Worn:
+    name, strength = strength_of(ref, scale)
+    return Worn(registry.resolve(address, name), strength)
+
+
+def strength_of(ref: str, scale: float) -> tuple[str, float]:
+    """`shine@2:0.7` as the ref that a registry knows, and how strongly it counts. Raises UsageError."""
     name, colon, own = ref.partition(":")
     try:
         strength = float(own) * scale if colon else scale
@@ -66,7 +72,7 @@ def _found(address: str, ref: str, scale: float) -> Worn:
         strength = math.nan
     if not math.isfinite(strength):
         raise UsageError(f"{ref}: the scale after the colon must be a number, as in {name}:0.7.")
-    return Worn(registry.resolve(address, name), strength)
+    return name, strength
 
 
 def check_base(version: Version, revision: str) -> None:
@@ -110,12 +116,28 @@ def exemplars(worn: Sequence[Worn]) -> list[tuple[str, bytes, bytes]]:
     Raises:
         AdapterDamaged: a file is not what was published, or is not there.
     """
-    shown = []
+    return [
+        (name, registry.read_file(version, before), registry.read_file(version, after))
+        for name, version, before, after in _exemplar_files(worn)
+    ]
+
+
+def exemplar_digests(worn: Sequence[Worn]) -> list[tuple[str, str]]:
+    """sha256 of the before and the after file of each exemplar, without reading them. Raises AdapterDamaged."""
+    try:
+        return [
+            (version.files[before]["sha256"], version.files[after]["sha256"])
+            for _, version, before, after in _exemplar_files(worn)
+        ]
+    except KeyError as error:
+        raise AdapterDamaged(f"A pair of an adapter has no file {error}.") from None
+
+
+def _exemplar_files(worn: Sequence[Worn]) -> Iterator[tuple[str, Version, str, str]]:
+    """(name, version, path of before, path of after)."""
     for each in worn:
         pairs = {pair["name"]: pair for pair in each.version.about.get("pairs", ())}
         for name in each.version.about.get("exemplars", ()):
             if name not in pairs:
                 raise AdapterDamaged(f"{each.version.ref} names a pair {name} that it does not have.")
-            before, after = (registry.read_file(each.version, pairs[name][role]) for role in ("before", "after"))
-            shown.append((f"{each.version.ref} {name}", before, after))
-    return shown
+            yield f"{each.version.ref} {name}", each.version, pairs[name]["before"], pairs[name]["after"]

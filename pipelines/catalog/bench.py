@@ -1,6 +1,5 @@
 """One worker's Editor, with the edits it has prepared and as many images at a time as its memory can take."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from PIL import Image
 
 from infra.errors import ImageError, PairError
 from pipelines import adapters
-from pipelines.catalog.stages import out_of_memory
 from pipelines.catalog.variants import Edits, prompt_of
 from pipelines.catalog.work import Recipe, Variant
+from pipelines.faults import leave_if_broken, out_of_memory
 
 if TYPE_CHECKING:
     from pipelines.transfer import Prefix
@@ -67,7 +66,7 @@ class Bench:
             try:
                 results = self.editor.edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps)
             except Exception as error:
-                _leave_if_broken(error)
+                leave_if_broken(error)
                 if not out_of_memory(error) or self.editor.batch_size == 1:
                     raise
                 self._shrink()
@@ -120,11 +119,3 @@ class Bench:
         if roomy and self.since_shrunk >= BATCHES_TO_RECOVER:
             self.editor.batch_size = min(self.largest, 2 * size)
             self.since_shrunk = BATCHES_TO_RECOVER
-
-
-def _leave_if_broken(error: Exception) -> None:
-    """After a fault on the GPU nothing works in this process any more: end it, and Ray starts another."""
-    import torch
-
-    if isinstance(error, getattr(torch, "AcceleratorError", ())):
-        os._exit(1)

@@ -24,7 +24,7 @@ from pipelines.catalog.plan import Settled, Task
 from pipelines.catalog.progress import Meter
 from pipelines.catalog.summary import REPORT, Summary
 from pipelines.catalog.variants import Edits
-from pipelines.catalog.work import Recipe, Variant, sha256
+from pipelines.catalog.work import Recipe, Variant, recipe_of, sha256
 from pipelines.transfer import bases, check_framing
 
 GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
@@ -161,16 +161,16 @@ def _no_pairs(worn: Sequence[Worn]) -> str:
 def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]]) -> Recipe:
     folder = bases.find_base(base)
     usual = bases.settings_of(folder)
-    return Recipe(
+    return recipe_of(
+        worn,
+        pairs,
         base=base or folder.name,
         revision=bases.revision_of(folder),
-        pairs=tuple(pairs),
-        attention=next((each.attention for each in worn if each.attention), usual.attention),
+        attention=usual.attention,
         max_area=usual.max_area,
         steps=options.steps or usual.steps,
         seed=options.seed,
         format=options.format,
-        **adapters.named(worn),
     )
 
 

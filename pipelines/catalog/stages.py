@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image
 
 from infra import store
 from infra.errors import EditTransferError, ImageError, StoreError, StoreUnavailable
-from pipelines import codec
+from pipelines import codec, scores
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, Variant, sha256
+from pipelines.faults import out_of_memory
 
 if TYPE_CHECKING:
     from pipelines.catalog.bench import Bench
@@ -142,13 +143,6 @@ def _image_error(error: Exception) -> ImageError:
     return ImageError(f"The edit failed: {reason[:200]}", code)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is how torch, or Python, says that memory is short: on a GPU, or on a CPU."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def write(items: Sequence[Item], output: str, job_id: str) -> list[dict[str, Any]]:
     """Encode and store some results, and append their rows to the manifest. Returns the rows.
 
@@ -212,10 +206,5 @@ def _stored(item: Item, output: str) -> dict[str, Any]:
         "status": manifest.DONE,
         "result_uri": uri,
         "result_sha256": sha256(data),
-        "scores": {"change": _change(item.photo.image, item.result)},
+        "scores": {"change": scores.change(item.photo.image, item.result)},
     }
-
-
-def _change(query: Image.Image, result: Image.Image) -> float:
-    """Mean absolute difference of query and result, from 0 (untouched) to 1."""
-    return sum(ImageStat.Stat(ImageChops.difference(query, result)).mean) / 3 / 255

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pipelines import adapters
 from pipelines.adapters import Worn
 
 if TYPE_CHECKING:
@@ -60,6 +62,36 @@ class Recipe:
     def work_id(self, input_sha256: str | None) -> str:
         """Names one piece of work: these bytes, this recipe. None stands for an input that was not read."""
         return _digest(input_sha256, self.digest())
+
+
+def recipe_of(
+    worn: Sequence[Worn],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    base: str,
+    revision: str,
+    attention: "Attention",
+    max_area: int,
+    steps: int,
+    seed: int = 0,
+    format: str | None = None,
+) -> Recipe:
+    """The recipe of an edit with these adapters and digests of pairs, the adapters' own first.
+
+    `attention` is the base's own: an adapter that was trained with another decides. The job and the endpoint both
+    make their recipes here, so that both derive the same seeds.
+    """
+    return Recipe(
+        base=base,
+        revision=revision,
+        pairs=tuple(pairs),
+        attention=next((each.attention for each in worn if each.attention), attention),
+        max_area=max_area,
+        steps=steps,
+        seed=seed,
+        format=format,
+        **adapters.named(worn),
+    )
 
 
 def sha256(data: bytes) -> str:

@@ -91,6 +91,18 @@ def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora], worn: Sequ
     return outlines
 
 
+def hang(transformer: Flux2Transformer2DModel, lora: Lora, name: str) -> None:
+    """Put a LoRA beside those that the transformer has, under a name of its own, for `Mixture.worn`.
+
+    Raises:
+        AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
+    """
+    _file_digest(lora.path)
+    _load(transformer, lora.path, name, _outline(lora.path), swap=False)
+    transformer.set_adapters([name], [float(lora.scale)])
+    transformer.requires_grad_(False).eval()
+
+
 def take_off(transformer: Flux2Transformer2DModel) -> None:
     """The transformer as the base has it, without LoRA layers."""
     if getattr(transformer, "peft_config", None):

@@ -7,8 +7,9 @@ They read the memory from a keyword of their signature, because diffusers drops 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hu
 
 Rotary = tuple[Tensor, Tensor]
 KeyValue = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value, BSHD -> BSHD
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class Segment:
     def nbytes(self) -> int:
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
+    def split(self) -> list[Segment]:
+        """The segments of the single images of a batch."""
+        rows = zip(
+            *([(k, v) for k, v in zip(ks.split(1), vs.split(1), strict=True)] for ks, vs in self.layers), strict=True
+        )
+        return [Segment(layers) for layers in rows]
+
     def repeat(self, times: int) -> Segment:
         """Every image `times` in a row."""
         return Segment(tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.layers))
@@ -48,26 +57,38 @@ def join(segments: Sequence[Segment]) -> Segment:
 
 @dataclass
 class Memory:
-    """What one pass through the model reads, and the keys and values it leaves when `record` is set."""
+    """What one pass through the model reads, and the keys and values it leaves when `record` is set.
+
+    `read` has the segments that all images of the batch read, or, under `each`, those of every image on its own:
+    images of one batch may have different pairs, and as many of them as they like.
+    """
 
     read: Sequence[Segment] = ()
+    each: Sequence[Sequence[Segment]] = ()
     record: bool = False
     written: dict[int, KeyValue] = field(default_factory=dict)
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> KeyValue:
-        """Keys and values to attend to in this layer: the remembered ones, then the pass's own (BSHD)."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attend) -> Tensor:
+        """Attend to the remembered tokens of this layer, then to the pass's own (BSHD)."""
         if self.record:
             self.written[layer] = (key, value)
-        if not self.read:
-            return key, value
-        shape = (key.shape[0], -1, -1, -1)
-        keys = [segment.layers[layer][0].expand(shape) for segment in self.read]
-        values = [segment.layers[layer][1].expand(shape) for segment in self.read]
-        return torch.cat([*keys, key], 1), torch.cat([*values, value], 1)
+        if not self.each:
+            return attention(query, *_extended(layer, key, value, self.read))
+        rows = zip(query.split(1), key.split(1), value.split(1), self.each, strict=True)
+        return torch.cat([attention(q, *_extended(layer, k, v, read)) for q, k, v, read in rows])
 
     def segment(self) -> Segment:
         """What was recorded."""
         return Segment(tuple(self.written[layer] for layer in sorted(self.written)))
+
+
+def _extended(layer: int, key: Tensor, value: Tensor, read: Sequence[Segment]) -> KeyValue:
+    if not read:
+        return key, value
+    shape = (key.shape[0], -1, -1, -1)
+    keys = [segment.layers[layer][0].expand(shape) for segment in read]
+    values = [segment.layers[layer][1].expand(shape) for segment in read]
+    return torch.cat([*keys, key], 1), torch.cat([*values, value], 1)
 
 
 class _Processor:
@@ -92,16 +113,13 @@ class _Processor:
     ) -> Tensor:
         query = self._rotate(query, rotary, sequence_dim=1)
         key = self._rotate(key, rotary, sequence_dim=1)
-        if memory is not None:
-            key, value = memory.extend(self.layer, key, value)
-        attended = self._dispatch(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
+        attention = partial(
+            self._dispatch, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
         )
+        if memory is None:
+            attended = attention(query, key, value)
+        else:
+            attended = memory.attend(self.layer, query, key, value, attention)
         return attended.flatten(2, 3).to(query.dtype)
 
 

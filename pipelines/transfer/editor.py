@@ -141,8 +141,8 @@ class Editor:
         return bases.revision_of(base)
 
     @torch.inference_mode()
-    def remember(self, pairs: Sequence[Pair]) -> Prefix:
-        """Run the pairs once, for all queries to come.
+    def remember(self, pairs: Sequence[Pair], attention: Attention | None = None) -> Prefix:
+        """Run the pairs once, for all queries to come; `attention` if it is another than the Editor's own.
 
         Raises:
             PairError: no pairs, or a before and after of different framing.
@@ -155,7 +155,9 @@ class Editor:
         working = [(self.fit(before), self.fit(after)) for before, after in pairs]
         grids = tuple((self.grid(before), self.grid(after)) for before, after in working)
         tokens = [self.family.encode(to_tensor([image])) for pair in working for image in pair]
-        return passes.remember(self.family, list(zip(tokens[::2], tokens[1::2], strict=True)), grids, self.attention)
+        return passes.remember(
+            self.family, list(zip(tokens[::2], tokens[1::2], strict=True)), grids, attention or self.attention
+        )
 
     @torch.inference_mode()
     def edit(

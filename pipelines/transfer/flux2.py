@@ -82,16 +82,32 @@ class Flux2:
         deviation = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
         return norm.running_mean.view(1, -1, 1, 1).to(like), deviation.view(1, -1, 1, 1).to(like)
 
-    def run_clean(self, tokens_BSC: Tensor, panels: Sequence[Panel], read: Sequence[Segment] = ()) -> Segment:
-        """Run a clean block, modulated at t = 0 and without text; returns its keys and values."""
-        memory = Memory(read=read, record=True)
+    def run_clean(
+        self,
+        tokens_BSC: Tensor,
+        panels: Sequence[Panel],
+        read: Sequence[Segment] = (),
+        each: Sequence[Sequence[Segment]] = (),
+    ) -> Segment:
+        """Run a clean block, modulated at t = 0 and without text; returns its keys and values.
+
+        It reads the same segments for every image, or those of `each`.
+        """
+        memory = Memory(read=read, each=each, record=True)
         no_text = self.prompt_BTE[:, :0]
         self._forward(tokens_BSC, panels, no_text, torch.zeros(1), memory)
         return memory.segment()
 
-    def run_result(self, tokens_BSC: Tensor, panel: Panel, t_B: Tensor, read: Sequence[Segment]) -> Tensor:
+    def run_result(
+        self,
+        tokens_BSC: Tensor,
+        panel: Panel,
+        t_B: Tensor,
+        read: Sequence[Segment] = (),
+        each: Sequence[Sequence[Segment]] = (),
+    ) -> Tensor:
         """Velocity of the result at noise level `t_B` in [0, 1], (B,) or one for all, reading the clean blocks."""
-        return self._forward(tokens_BSC, [panel], self.prompt_BTE, t_B, Memory(read=read))
+        return self._forward(tokens_BSC, [panel], self.prompt_BTE, t_B, Memory(read=read, each=each))
 
     def run_full(self, tokens_BSC: Tensor, panels: Sequence[Panel], t_B: Tensor) -> Tensor:
         """Velocity of the first panel when all tokens see all, all modulated at `t_B`: the stock pass."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.transfer.attention import Segment, join
 from pipelines.transfer.flux2 import Flux2
-from pipelines.transfer.layout import Attention, Grid, Layout, layout
+from pipelines.transfer.layout import Attention, Grid, Layout, Panel, layout
 from pipelines.transfer.sampler import Velocity
 
 Grids = tuple[Grid, Grid]  # of before and after
@@ -31,6 +31,10 @@ class Prefix:
     segment: Segment | None = None
     tokens: tuple[Tensor, ...] = ()
 
+    @property
+    def nbytes(self) -> int:
+        return (self.segment.nbytes if self.segment else 0) + sum(tokens.nbytes for tokens in self.tokens)
+
 
 def remember(
     family: Flux2, pairs_1SC: Sequence[tuple[Tensor, Tensor]], grids: Sequence[Grids], attention: Attention
@@ -46,6 +50,42 @@ def remember(
     return Prefix(tuple(grids), segment=join(segments))
 
 
+@dataclass(frozen=True)
+class Context:
+    """What the result of one query reads at every step: `read` (prefix attention), or `clean_1SC` (full attention),
+    the tokens of pairs and query that are run again with it."""
+
+    plan: Layout
+    read: tuple[Segment, ...] = ()
+    clean_1SC: Tensor | None = None
+
+    @property
+    def kind(self) -> Grid | Layout:
+        """Results whose contexts are of one kind can share a pass."""
+        return self.plan.result.grid if self.clean_1SC is None else self.plan
+
+
+def contexts(family: Flux2, query_BSC: Tensor, prefixes: Sequence[Prefix], plans: Sequence[Layout]) -> list[Context]:
+    """Run some queries of one grid together, each after a prefix of its own, all of one attention."""
+    if prefixes[0].segment is None:
+        return [
+            Context(plan, clean_1SC=torch.cat([*prefix.tokens, query], 1))
+            for query, prefix, plan in zip(query_BSC.split(1), prefixes, plans, strict=True)
+        ]
+    segments = [prefix.segment for prefix in prefixes if prefix.segment]
+    queries = family.run_clean(query_BSC, [plans[0].query], each=[[segment] for segment in segments]).split()
+    return [Context(plan, tuple(read)) for plan, *read in zip(plans, segments, queries, strict=True)]
+
+
+def velocities(family: Flux2, x_BSC: Tensor, t_B: Tensor, read: Sequence[Context]) -> Tensor:
+    """The velocities of results whose contexts are of one kind, each at a noise level of its own."""
+    plan = read[0].plan
+    if read[0].clean_1SC is None:
+        return family.run_result(x_BSC, plan.result, t_B, each=[context.read for context in read])
+    clean = torch.cat([context.clean_1SC for context in read if context.clean_1SC is not None])
+    return family.run_full(torch.cat([x_BSC.to(clean.dtype), clean], 1), _panels(plan), t_B)
+
+
 def velocity_field(family: Flux2, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
     """The velocity of a batch of results, given the clean tokens of their queries.
 
@@ -56,5 +96,9 @@ def velocity_field(family: Flux2, query_BSC: Tensor, prefix: Prefix, plan: Layou
         return lambda x, t: family.run_result(x, plan.result, t, read)
     batch = query_BSC.shape[0]
     clean = torch.cat([*(tokens.expand(batch, -1, -1) for tokens in prefix.tokens), query_BSC], 1)
-    panels = [plan.result, *(panel for pair in plan.pairs for panel in pair), plan.query]
-    return lambda x, t: family.run_full(torch.cat([x.to(clean.dtype), clean], 1), panels, t)
+    return lambda x, t: family.run_full(torch.cat([x.to(clean.dtype), clean], 1), _panels(plan), t)
+
+
+def _panels(plan: Layout) -> list[Panel]:
+    """In the order in which full attention takes them."""
+    return [plan.result, *(panel for pair in plan.pairs for panel in pair), plan.query]

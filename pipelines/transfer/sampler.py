@@ -29,5 +29,9 @@ def euler_step(velocity: Velocity, x_BSC: Tensor, now: float, then: float) -> Te
 
     The batch shares one `t`: as many rows as images would round differently with the size of the batch.
     """
-    t = torch.full((1,), now, device=x_BSC.device)
-    return x_BSC + (then - now) * velocity(x_BSC, t).float()
+    return euler_move(x_BSC, velocity(x_BSC, torch.full((1,), now, device=x_BSC.device)), now, then)
+
+
+def euler_move(x_BSC: Tensor, velocity_BSC: Tensor, now: float, then: float) -> Tensor:
+    """Where one step at this velocity leads; `then` = 0 is what the result looks like from here."""
+    return x_BSC + (then - now) * velocity_BSC.float()

@@ -3,6 +3,7 @@
 Absolute numbers belong to the machine they are printed with; the ratios are what the project promises.
 """
 
+import argparse
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, driver, fitting, job, memory
+from tests.benchmarks import attention, bucket, driver, fitting, job, memory, serving
 
 BENCHMARKS = {
     "attention": attention.run,
@@ -22,13 +23,19 @@ BENCHMARKS = {
     "resume": bucket.resume,
     "first": bucket.first,
     "driver": driver.run,
+    "mixed": serving.mixed,
+    "again": serving.again,
+    "registered": serving.registered,
 }
 
 
-def main(names: list[str]) -> None:
-    unknown = set(names) - set(BENCHMARKS)
-    if unknown:
-        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(BENCHMARKS)}.")
+def main(arguments: list[str]) -> None:
+    """Run the benchmarks that are named, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or some of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args(arguments).names
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; known are {', '.join(BENCHMARKS)}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} cores"
     print(f"# commit {commit or 'unknown'}, {platform.machine()}, {device}, torch {torch.__version__}")

@@ -14,41 +14,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from infra import cluster, settings, store
 from infra.store import s3 as s3_store
 from pipelines.catalog import graph, job
-from pipelines.catalog.counts import Counts
 from pipelines.catalog.feed import batches
-from pipelines.catalog.progress import Meter
 from tests import rgw
 from tests.benchmarks.catalogs import write_catalog
+from tests.benchmarks.watch import watched
 
 IMAGES, FINISHED, KEYS = 640, 10_000, 100_000
 STEPS = {2: 640, 20: 384}  # steps of an edit, and images: an easy one, and one that takes the time of an edit
 PUTS = 16  # at a time
-
-
-class Watch(Meter):
-    """A meter that notes when each batch was finished."""
-
-    finished: list[tuple[float, int]]
-
-    def __enter__(self) -> "Watch":
-        self.finished = []
-        super().__enter__()
-        return self
-
-    def add(self, counts: Counts) -> None:
-        super().add(counts)
-        if counts.done:
-            self.finished.append((time.perf_counter(), counts.done))
-
-    def rate(self, workers: int) -> float:
-        """Images per second in the steady state: every actor has had its first batch, and none has had its last."""
-        steady = self.finished[workers - 1 : len(self.finished) - workers + 1]
-        return sum(done for _, done in steady[1:]) / (steady[-1][0] - steady[0][0])
 
 
 @contextmanager
@@ -96,29 +72,12 @@ def actors() -> None:
             rates: dict[int, float] = {}
             for workers in (1, 2):
                 more = {"workers": workers, "batch_size": 8, "steps": steps, "limit": images}
-                watch, summary = _watched(_options(bucket, "photos", f"out-{steps}-{workers}", **more))
+                watch, summary = watched(_options(bucket, "photos", f"out-{steps}-{workers}", **more))
                 rates[workers] = watch.rate(workers)
                 share = rates[workers] / rates[1]
                 told = f"{rates[workers]:.1f} | {share:.2f}x | {100 * (summary.busy or 0):.1f} %"
                 print(f"| {steps} | {images} | {workers} | {told} |")
     print("\ntargets: busy 95 %; two actors 1.8x of one, where cores allow")
-
-
-def _watched(options: job.Options) -> tuple[Watch, job.Summary]:
-    """The job as the command does it, and what its meter saw."""
-    seen: list[Watch] = []
-
-    class Seen(Watch):
-        def __enter__(self) -> Watch:
-            seen.append(self)
-            return super().__enter__()
-
-    environment, meter, job.Meter = settings.from_environment(), job.Meter, Seen
-    try:
-        summary = job.run(job.prepare(options, environment), options, environment, Console(quiet=True))
-    finally:
-        job.Meter = meter
-    return seen[0], summary
 
 
 def resume() -> None:
@@ -130,7 +89,7 @@ def resume() -> None:
         took = []
         for _ in range(2):
             began = time.perf_counter()
-            _, summary = _watched(options)
+            _, summary = watched(options)
             took.append((time.perf_counter() - began, summary))
     (first, done), (again, skipped) = took
     print("| | s | edited | finished before |\n| --- | ---: | ---: | ---: |")

@@ -6,35 +6,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.console import Console
 
-from infra import cluster, settings
-from pipelines.catalog import job
-from pipelines.catalog.graph import CPUS_BESIDE_EDITS
-from pipelines.catalog.progress import Meter
+from pipelines.catalog.job import Options
 from pipelines.transfer import Editor
 from tests.benchmarks.catalogs import write_catalog
+from tests.benchmarks.watch import watched
 
 IMAGES, STEPS, BATCH = 240, 8, 8
 TARGET = 0.85
-
-
-class Watch(Meter):
-    """A meter that notes when each batch was finished."""
-
-    def __enter__(self) -> "Watch":
-        self.finished: list[tuple[float, int]] = []
-        super().__enter__()
-        return self
-
-    def add(self, counts) -> None:
-        super().add(counts)
-        self.finished.append((time.perf_counter(), counts.done))
-
-    def rate(self) -> float:
-        """Images per second between the first and the last batch: actors loading the base come before."""
-        (start, first), (end, _) = self.finished[0], self.finished[-1]
-        return (sum(done for _, done in self.finished) - first) / (end - start)
 
 
 def run() -> None:
@@ -66,16 +45,15 @@ def _loop(catalog: Path) -> float:
 
 
 def _job(catalog: Path, output: Path) -> float:
-    options = job.Options(
-        pairs=[(str(catalog.parent / "before.png"), str(catalog.parent / "after.png"))],
-        input=str(catalog),
-        output=str(output),
-        workers=1,
-        batch_size=BATCH,
-        steps=STEPS,
+    watch, summary = watched(
+        Options(
+            pairs=[(str(catalog.parent / "before.png"), str(catalog.parent / "after.png"))],
+            input=str(catalog),
+            output=str(output),
+            workers=1,
+            batch_size=BATCH,
+            steps=STEPS,
+        )
     )
-    environment = settings.from_environment()
-    prepared = job.prepare(options, environment)
-    with cluster.connected(1 + 2 * CPUS_BESIDE_EDITS), Watch(IMAGES, Console(quiet=True)) as watch:
-        job.work(prepared, options, environment, "benchmark", watch)
-    return watch.rate()
+    assert summary.done == IMAGES
+    return watch.rate(workers=1)

@@ -48,6 +48,10 @@ class NaiveEngine:
         [result] = self.editor.edit([work.query], prefix, seeds=[work.seed], steps=work.steps)
         return Edited(image=result, prefix_cached=False)
 
+    def state(self) -> dict[str, float]:
+        """Numbers for whoever looks after it."""
+        return {"waiting": self.queue._work_queue.qsize()}
+
     def stop(self) -> None:
         """End after the request in hand."""
         self.queue.shutdown(cancel_futures=True)

@@ -56,8 +56,8 @@ def scene_pairs(family: str, count: int, seed: int) -> tuple[list[Pair], torch.T
     edited = kind.apply(scenes, parameters.expand(max(COUNTS), -1))
     images = zip(render(scenes, (SIDE, SIDE))[:count], render(edited, (SIDE, SIDE))[:count], strict=True)
     return [
-        Pair(f"{family} {index}", "", *map(to_image, image), ("", ""), (f"{family} {seed} {index}", ""))
-        for index, image in enumerate(images)
+        Pair(f"{family} {index}", "", to_image(before), to_image(after), ("", ""), (f"{family} {seed} {index}", ""))
+        for index, (before, after) in enumerate(images)
     ], parameters[0]
 
 

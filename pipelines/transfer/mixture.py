@@ -1,0 +1,84 @@
+"""One batch of images that differ in adapter and in noise level, equal bit for bit to each image alone.
+
+What a batch has per token, diffusers' model runs as for any other batch. What it has per image, the modulations that
+follow from an image's noise level, is run image by image: a matrix product of one row rounds differently from one of
+several. LoRA layers are told which image wears what through PEFT's `adapter_names`, by a hook, since the model itself
+does not pass them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+BARE = "__base__"  # PEFT's name for: no adapter
+# Of the FLUX.2 family, modules whose last input has a row for every image and not one for every token.
+PER_IMAGE = (
+    "time_guidance_embed",
+    "double_stream_modulation_img",
+    "double_stream_modulation_txt",
+    "single_stream_modulation",
+    "norm_out",
+)
+
+
+class Mixture:
+    """Lets a transformer run batches in which every image wears an adapter of its own.
+
+    Outside of `worn` the transformer does what it did before.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.transformer = transformer
+        self._names: list[str] | None = None
+        self._hooked: WeakSet[nn.Module] = WeakSet()
+        for name in PER_IMAGE:
+            module = transformer.get_submodule(name)
+            module.forward = self._image_by_image(module.forward)
+
+    def refresh(self) -> None:
+        """Reach LoRA layers that came since the last call."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for module in self.transformer.modules():
+            if isinstance(module, BaseTunerLayer) and module not in self._hooked:
+                module.register_forward_pre_hook(self._name, with_kwargs=True)
+                self._hooked.add(module)
+
+    @contextmanager
+    def worn(self, names: Sequence[str | None]) -> Iterator[None]:
+        """While the block lasts, the images of a batch wear these adapters, None for none."""
+        self._names = [name or BARE for name in names]
+        try:
+            yield
+        finally:
+            self._names = None
+
+    def _name(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        return None if self._names is None else (args, kwargs | {"adapter_names": self._names})
+
+    def _image_by_image(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*inputs: Tensor | None) -> Tensor:
+            names = self._names
+            if names is None:
+                return forward(*inputs)
+            outputs = []
+            try:
+                for index, name in enumerate(names):
+                    self._names = [name]
+                    outputs.append(forward(*(_row(each, index) for each in inputs)))
+            finally:
+                self._names = names
+            return torch.cat(outputs)
+
+        return run
+
+
+def _row(tensor: Tensor | None, index: int) -> Tensor | None:
+    """One image's row; where all share one, that."""
+    return tensor if tensor is None or len(tensor) == 1 else tensor[index : index + 1]

@@ -1,0 +1,209 @@
+"""From what a request asks for to works for an engine, and from results to files. No HTTP in here."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from infra.errors import RequestError
+from pipelines import adapters, codec, scores
+from pipelines.adapters import Worn
+from pipelines.catalog.variants import decoded_pair
+from pipelines.catalog.work import recipe_of, sha256
+from pipelines.transfer import check_framing, fitted, resized
+from serving.app.directory import Directory
+from serving.engine.request import Description, Digests, Edited, Work
+
+T = TypeVar("T")
+Pairs = tuple[tuple[Image.Image, Image.Image], ...]
+SEEDS = 2**63  # a noise seed is below
+EXEMPLARS_KEPT = 64
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff",
+               "BMP": "image/bmp", "GIF": "image/gif"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a request asks for. Files are bytes, `pairs` inline ones; `count` results with seeds that follow.
+
+    size     (width, height) of the results, None for the query's own
+    format   of the results, None for the query's own
+    seconds  it may take from `began` on, on the clock of `time.monotonic`
+    """
+
+    query: bytes
+    seconds: float
+    began: float
+    pairs: Sequence[tuple[bytes, bytes]] = ()
+    adapter: str | None = None
+    scale: float = 1.0
+    seed: int | None = None
+    count: int = 1
+    steps: int | None = None
+    size: tuple[int, int] | None = None
+    format: str | None = None
+    previews: bool = False
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request that can be done: one work for each result."""
+
+    photo: codec.Photo
+    worn: Worn | None
+    works: list[Work]
+    format: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result as a file, and what is known of it."""
+
+    data: bytes
+    media_type: str
+    size: tuple[int, int]
+    seed: int
+    change: float
+    edited: Edited
+
+
+class Desk:
+    """Decodes, checks, encodes, in some threads of its own."""
+
+    def __init__(self, directory: Directory, description: Description, max_pixels: int, threads: int) -> None:
+        self.directory, self.description, self.max_pixels = directory, description, max_pixels
+        self._threads = ThreadPoolExecutor(threads, "images")
+        self._exemplars: OrderedDict[str, Pairs] = OrderedDict()
+
+    @property
+    def base(self) -> str:
+        """The name of the base, without the folder where it is."""
+        return base_name(self.description.base)
+
+    async def order(self, ask: Ask) -> Order:
+        """Find the adapter, decode the images, derive the seeds.
+
+        Raises AdapterNotFound, AdapterDamaged, UsageError, PairError, ImageError, StoreUnavailable.
+        """
+        worn = await self.directory.find(ask.adapter, ask.scale) if ask.adapter else None
+        own = adapters.exemplar_digests([worn]) if worn else []
+        if not own and not ask.pairs:
+            raise RequestError(_no_pairs(worn), "pairs")
+        exemplars = await self._exemplars_of(worn) if worn and ask.pairs else ()
+        return await self.aside(lambda: self._order(ask, worn, own, exemplars))
+
+    def _order(self, ask: Ask, worn: Worn | None, own: Sequence[tuple[str, str]], exemplars: Pairs) -> Order:
+        photo = codec.decode(ask.query, self.max_pixels)
+        shown = tuple((sha256(before), sha256(after)) for before, after in ask.pairs)
+        pairs = exemplars + self._decoded([(f"pair {number}", *pair) for number, pair in enumerate(ask.pairs, 1)])
+        work = Work(
+            query=self._fit(photo.image),
+            seed=0,
+            worn=worn,
+            pairs=pairs,
+            shown=(*own, *shown) if pairs else (),
+            steps=ask.steps,
+            tenant=ask.tenant,
+            seconds=max(0.001, ask.seconds - (time.monotonic() - ask.began)),
+            previews=ask.previews,
+        )
+        seeds = self._seeds(ask, worn, (*own, *shown))
+        if ask.size:
+            photo = _as_large(photo, ask.size)
+        return Order(photo, worn, [replace(work, seed=seed) for seed in seeds], ask.format)
+
+    def _seeds(self, ask: Ask, worn: Worn | None, shown: Digests) -> list[int]:
+        """The noise seeds: as given and those that follow, or what a job would take for this image."""
+        if ask.seed is not None:
+            return [(ask.seed + number) % SEEDS for number in range(ask.count)]
+        run, digest = self.description, sha256(ask.query)
+        recipe = recipe_of(
+            [worn] if worn else [],
+            shown,
+            base=run.base,
+            revision=run.revision,
+            attention=run.attention,  # type: ignore[arg-type]  # one of the two, from the base's own settings
+            max_area=run.max_area,
+            steps=ask.steps or run.steps,
+        )
+        return [replace(recipe, seed=number).seed_for(digest) for number in range(ask.count)]
+
+    async def _exemplars_of(self, worn: Worn) -> Pairs:
+        digest = worn.version.digest
+        if digest not in self._exemplars:
+            files = await self.directory.look(lambda _: adapters.exemplars([worn]))
+            self._exemplars[digest] = await self.aside(lambda: self._decoded(files))
+        self._exemplars.move_to_end(digest)
+        if len(self._exemplars) > EXEMPLARS_KEPT:
+            self._exemplars.popitem(last=False)
+        return self._exemplars[digest]
+
+    def _decoded(self, files: Sequence[tuple[str, bytes, bytes]]) -> Pairs:
+        pairs = [decoded_pair(file, self.max_pixels) for file in files]
+        for before, after in pairs:
+            check_framing(before, after)
+        return tuple((self._fit(before), self._fit(after)) for before, after in pairs)
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        return fitted(image, self.description.multiple, self.description.max_area)
+
+    async def result(self, order: Order, work: Work, edited: Edited) -> Result:
+        """The result as a file."""
+        return await self.aside(lambda: _result(order, work, edited))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do some work on images in another thread; a few do at a time, the next wait."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _result(order: Order, work: Work, edited: Edited) -> Result:
+    photo = order.photo
+    image = resized(edited.image, photo.image.size)
+    name = codec.OUTPUT_FORMATS[order.format] if order.format else photo.format
+    return Result(
+        data=codec.encode(photo, image, order.format),
+        media_type=MEDIA_TYPES[name],
+        size=image.size,
+        seed=work.seed,
+        change=scores.change(photo.image, image),
+        edited=edited,
+    )
+
+
+def _as_large(photo: codec.Photo, size: tuple[int, int]) -> codec.Photo:
+    """The photo in another size. Raises UsageError for other proportions."""
+    width, height = photo.image.size
+    if abs((size[0] / size[1]) / (width / height) - 1) > 0.05:
+        raise RequestError(
+            f"`size` is {size[0]}x{size[1]}, but the image is {width}x{height}: a result has the proportions of its"
+            ' image. Leave `size` out, or say "auto".',
+            "size",
+        )
+    alpha = photo.alpha and resized(photo.alpha, size)
+    return replace(photo, image=resized(photo.image, size), alpha=alpha)
+
+
+def _no_pairs(worn: Worn | None) -> str:
+    if worn:
+        return f"{worn.version.ref} has no pair of its own to show its edit: send one, before and after."
+    return "There is no pair to learn the edit from: name an adapter, or send a before and an after image."
+
+
+def base_name(base: str) -> str:
+    """A Hub id as it is; of a folder its last part."""
+    return PurePath(base).name if base.startswith(("/", ".", "~")) else base
+
+
+def facts(worn: Worn | None) -> dict[str, Any] | None:
+    """What answers tell of the adapter, None without one."""
+    if worn is None:
+        return None
+    version = worn.version
+    return {"name": version.name, "version": version.number, "digest": version.digest, "scale": worn.scale}

@@ -1,0 +1,104 @@
+"""What no request gets past, whatever its route: size, time, number, and who may call where no keys are asked for."""
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.errors import EditTransferError, Forbidden, StoreUnavailable, TooLarge, TooMany, TooSlow
+from serving.access import Gate
+from serving.app.options import Limits
+
+OPEN_TO_ALL = ("/healthz", "/readyz")  # probes come from elsewhere, without keys
+
+
+class Guard:
+    """The outermost middleware."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, gate: Gate, answer: Callable[[Exception], Response]) -> None:
+        self.app, self.limits, self.gate, self.answer = app, limits, gate, answer
+        self.open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        self.open += 1
+        try:
+            await self._check(scope)
+            await self.app(scope, self._limited(receive), send)
+        except EditTransferError as error:
+            response = self.answer(error)
+            response.headers["Connection"] = "close"  # what is still being sent is not read
+            await response(scope, receive, send)
+        finally:
+            self.open -= 1
+
+    async def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.limits.body_bytes:
+            raise self._too_large()
+        if self.open > self.limits.open and scope["path"] not in OPEN_TO_ALL:
+            raise TooMany("More requests are open than this endpoint takes. Try again in a moment.")
+        if scope["path"] not in OPEN_TO_ALL and not _from_here(scope, headers):
+            await self._check_keyed()
+
+    async def _check_keyed(self) -> None:
+        try:
+            if await self.gate.required():
+                return
+        except StoreUnavailable:
+            return  # the route's own gate tells
+        raise Forbidden(
+            "Without keys this endpoint answers only to this machine, under the name localhost. Make a key with"
+            " `edit-transfer keys create`, and send it as a bearer token."
+        )
+
+    def _limited(self, receive: Receive) -> Receive:
+        loop = asyncio.get_running_loop()
+        deadline, seen, whole = loop.time() + self.limits.upload_seconds, 0, False
+
+        async def limited() -> Message:
+            nonlocal seen, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(
+                    f"The request did not arrive within {self.limits.upload_seconds:g} seconds. Send it again, or send"
+                    " smaller images."
+                ) from None
+            seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if seen > self.limits.body_bytes:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> TooLarge:
+        mebibytes = self.limits.body_bytes / 2**20
+        return TooLarge(f"The request has more than {mebibytes:g} MiB, the most that is taken. Send smaller images.")
+
+
+def _from_here(scope: Scope, headers: Headers) -> bool:
+    """Called from this machine, under one of its names: a page in a browser that rebinds its own name is not."""
+    host = headers.get("host", "").strip().lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    client = scope.get("client")
+    return _is_loopback(name) and client is not None and _is_loopback(client[0])
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

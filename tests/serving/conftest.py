@@ -1,0 +1,78 @@
+"""One endpoint for all tests: Serve on the session's Ray, a small base, adapters in a registry of its own."""
+
+import io
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from infra import registry
+from serving.app import Options, build
+from serving.app.options import Limits
+from tests.serving.published import publish_random_adapter
+
+BODY, UPLOAD = 4 * 2**20, 2.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where it answers, and what is behind it."""
+
+    url: str
+    registry: str
+    serving: str
+    base: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+@pytest.fixture(scope="session")
+def endpoint(
+    ray_cluster: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, png: Callable[..., bytes]
+) -> Iterator[Endpoint]:
+    """The endpoint, with the adapters `invert` (production: 1) and `other`."""
+    from ray import serve
+
+    folder = tmp_path_factory.mktemp("endpoint")
+    place = str(folder / "registry")
+    for number, name in enumerate(("invert", "other")):
+        publish_random_adapter(place, name, tiny_base, png(number), png(number, negative=True), number)
+    registry.promote(place, "invert", 1)
+    options = Options(
+        base=str(tiny_base),
+        registry=place,
+        serving=str(folder / "serving"),
+        cache=str(folder / "cache"),
+        watch_seconds=0.2,
+        max_pixels=2_000_000,
+        limits=Limits(body_bytes=BODY, upload_seconds=UPLOAD, seconds=60),
+    )
+    port = _free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(options), name="endpoint", route_prefix="/")
+    yield Endpoint(f"http://localhost:{port}", place, options.serving or "", tiny_base)
+    serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def png(scene: Callable[..., Image.Image]) -> Callable[..., bytes]:
+    """png(seed, size, negative): a file."""
+
+    def make(seed: int = 0, size: tuple[int, int] = (48, 32), negative: bool = False, format: str = "PNG") -> bytes:
+        image = scene(seed, size)
+        buffer = io.BytesIO()
+        (image.point(lambda value: 255 - value) if negative else image).save(buffer, format)
+        return buffer.getvalue()
+
+    return make
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
