@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from infra import store
@@ -101,6 +102,8 @@ def _start(cpus: float, address: str | None, dashboard: bool) -> str | None:
         )
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": dashboard}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if dashboard and not address:  # `python` is this one for its jobs, whether its environment is activated or not
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with _native_stderr_closed(), _own_answer_to_sigterm():
         try:
             context = ray.init(

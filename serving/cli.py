@@ -1,5 +1,6 @@
 """`edit-transfer serve`, and `serve-config` for clusters. Nothing heavy is imported before it is really asked for."""
 
+import logging
 import signal
 import threading
 from ipaddress import ip_address
@@ -178,6 +179,7 @@ def _start(options: "Options", host: str, port: int) -> None:
 
     from serving.app import build
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray_serve.start(http_options={"host": host, "port": port})
         ray_serve.run(build(options), name=NAME, route_prefix="/")

@@ -114,7 +114,7 @@ def _told(key: "Key") -> dict[str, Any]:
 
 def _shown(row: dict[str, Any]) -> str:
     limits = [f"{row[name]} {said}" for name, said in (("rate", "a minute"), ("concurrency", "at a time")) if row[name]]
-    state = f"revoked {row['revoked_at']}" if row["revoked_at"] else f"since {row['created_at']}"
+    state = f"revoked {row['revoked_at'][:19]}" if row["revoked_at"] else f"since {row['created_at'][:19]}"
     return f"{row['key_id']}  {row['name']}: {', '.join([*row['scopes'], *limits])}; {state}"
 
 

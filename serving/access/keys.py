@@ -193,4 +193,4 @@ def _make_folder(address: str) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")  # keys are listed in the order they were made

@@ -103,17 +103,9 @@ class Desk:
 
     def _asked(self, caller: Caller, body: JobRequest) -> dict[str, Any]:
         """The parameters of `apply`. Raises RequestError for what may not be asked for."""
-        refs = [body.adapter] if isinstance(body.adapter, str) else body.adapter or []
-        if not refs and not body.pairs:
-            raise RequestError("Show the edit with `adapter` or with `pairs`.", "adapter")
-        if body.webhook:
-            self._targets.checked(body.webhook)
-            if not caller.key_id:
-                raise RequestError("webhook: it is signed with the secret of a key, so a key is needed.", "webhook")
-        for ref in refs:
-            registry.resolve(self.config.registry, ref.partition(":")[0])
         pairs = [each for pair in body.pairs for each in (("before", pair.before), ("after", pair.after))]
-        return body.model_dump(exclude={"input", "output", "adapter", "pairs", "webhook"}) | {
+        refs = [body.adapter] if isinstance(body.adapter, str) else body.adapter or []
+        asked = body.model_dump(exclude={"input", "output", "adapter", "pairs", "webhook"}) | {
             "source": self._source(caller, body.input),
             "output": self._places.checked(body.output, "output", caller),
             "pair": [self._places.checked(uri, f"pairs.{which}", caller) for which, uri in pairs] or None,
@@ -122,6 +114,15 @@ class Desk:
             "yes": True,
             "as_json": True,
         }
+        if not refs and not pairs:
+            raise RequestError("Show the edit with `adapter` or with `pairs`.", "adapter")
+        if body.webhook:
+            self._targets.checked(body.webhook)
+            if not caller.key_id:
+                raise RequestError("webhook: it is signed with the secret of a key, so a key is needed.", "webhook")
+        for ref in refs:
+            registry.resolve(self.config.registry, ref.partition(":")[0])
+        return asked
 
     def _source(self, caller: Caller, address: str) -> str:
         source = self._places.checked(address, "input", caller, glob=address.startswith("/"))

@@ -23,10 +23,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks | None = None, **options: Any) -> APIRouter:
+def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks, **options: Any) -> APIRouter:
     """Submit, list, look at and cancel jobs; `options` go to the APIRouter, such as `responses` for errors.
 
-    Errors are raised as they are, for the app to answer. Keys need the scope `jobs`.
+    Errors are raised as they are, for the app to answer. Keys need the scope `jobs`. While the app runs, so should
+    `webhooks.run()`.
     """
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"], **options)
     ask = _in_threads(desk)
@@ -49,7 +50,7 @@ def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks | None = None, **opti
     ) -> JobTold:
         """Edit a catalog as a job. What it has finished is not repeated by the next one over the same catalog."""
         job, is_new = await ask(desk.submit, caller, body, idempotency_key)
-        if webhooks and body.webhook:
+        if body.webhook:
             webhooks.expect(job.id)
         response.status_code = 202 if is_new else 200
         response.headers["Location"] = f"/v1/jobs/{job.id}"

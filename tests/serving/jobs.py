@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from infra.errors import EditTransferError, JobNotFound, UsageError
 from infra.jobs import Job
 from serving.access import Gate
-from serving.jobs import Desk, JobsConfig, jobs_router
+from serving.jobs import Desk, JobsConfig, Webhooks, jobs_router
 
 
 class Cluster:
@@ -66,10 +66,11 @@ class Cluster:
             self.written[ended] = f"some words\n{json.dumps(counts | {'job_id': ended} | told)}\nand more\n"
 
 
-def app_for(config: JobsConfig, cluster: Any, webhooks: Any = None) -> FastAPI:
+def app_for(config: JobsConfig, cluster: Any) -> FastAPI:
     """An app that answers errors with their status, their code and their sentence."""
     app = FastAPI()
-    app.include_router(jobs_router(Desk(config, lambda: cluster), Gate(config.serving), webhooks))
+    desk, gate = Desk(config, lambda: cluster), Gate(config.serving)
+    app.include_router(jobs_router(desk, gate, Webhooks(desk, gate)))
 
     @app.exception_handler(EditTransferError)
     async def answer(_request: Request, error: EditTransferError) -> JSONResponse:
