@@ -38,13 +38,13 @@ class Guard:
             self.open -= 1
 
     async def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
+        headers, open_to_all = Headers(scope=scope), _route(scope) in OPEN_TO_ALL
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.limits.body_bytes:
             raise self._too_large()
-        if self.open > self.limits.open and scope["path"] not in OPEN_TO_ALL:
+        if self.open > self.limits.open and not open_to_all:
             raise TooMany("More requests are open than this endpoint takes. Try again in a moment.")
-        if scope["path"] not in OPEN_TO_ALL and not _from_here(scope, headers):
+        if not open_to_all and not _from_here(scope, headers):
             await self._check_keyed()
 
     async def _check_keyed(self) -> None:
@@ -85,6 +85,11 @@ class Guard:
     def _too_large(self) -> TooLarge:
         mebibytes = self.limits.body_bytes / 2**20
         return TooLarge(f"The request has more than {mebibytes:g} MiB, the most that is taken. Send smaller images.")
+
+
+def _route(scope: Scope) -> str:
+    """The path below the prefix at which Serve has put the application."""
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 def _from_here(scope: Scope, headers: Headers) -> bool:

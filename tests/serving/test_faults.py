@@ -25,7 +25,10 @@ def busy(endpoint) -> float:
 def endless_request(endpoint, png) -> bytes:
     """A form, byte by byte, for an edit that takes longer than the tests may."""
     form = requests.Request(
-        "POST", f"{endpoint.url}/v1/transfers", files={"query": png(5)}, data={"adapter": "invert", "steps": MINUTES_OF_STEPS}
+        "POST",
+        f"{endpoint.url}/v1/transfers",
+        files={"query": png(5)},
+        data={"adapter": "invert", "steps": MINUTES_OF_STEPS},
     ).prepare()
     head = "".join(f"{name}: {value}\r\n" for name, value in form.headers.items())
     return f"POST /v1/transfers HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode() + form.body
