@@ -17,6 +17,7 @@ SUB_COMMANDS = (
     "infra.jobs.cli",
     "infra.registry.cli",
     "training.cli",
+    "serving.cli",
     "serving.access.cli",
 )
 

@@ -20,10 +20,11 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entrypoint of a
 
 @dataclass(frozen=True)
 class Resources:
-    """What the connected cluster has, in logical CPUs and GPUs."""
+    """What the connected cluster has, in logical CPUs and GPUs, and where its dashboard is if this process knows."""
 
     cpus: float
     gpus: float
+    dashboard: str | None = None
 
 
 def submission_id() -> str | None:
@@ -42,21 +43,23 @@ def speaking_aside() -> Iterator[None]:
 
 
 @contextmanager
-def connected(cpus: float, address: str | None = None, embedded: float | None = None) -> Iterator[Resources]:
+def connected(
+    cpus: float, address: str | None = None, embedded: float | None = None, dashboard: bool = False
+) -> Iterator[Resources]:
     """A connection to Ray with at least this many logical CPUs; one that exists is used, and left as it is.
 
     An embedded Ray is given as many CPUs as are asked for (`embedded`, if that is more), whatever the machine has: they
-    are shares of actors that must run side by side. Raises UsageError if an existing cluster is too small or its
-    address is that of a dashboard, and EditTransferError if none answers.
+    are shares of actors that must run side by side. With a `dashboard` it takes jobs. Raises UsageError if an existing
+    cluster is too small or its address is that of a dashboard, and EditTransferError if none answers.
     """
     import ray
 
-    owned = not ray.is_initialized()
+    owned, place = not ray.is_initialized(), None
     if owned:
-        _start(max(cpus, embedded or 0), address)
+        place = _start(max(cpus, embedded or 0), address, dashboard)
     try:
         found = ray.cluster_resources()
-        resources = Resources(found.get("CPU", 0), found.get("GPU", 0))
+        resources = Resources(found.get("CPU", 0), found.get("GPU", 0), place)
         if resources.cpus < cpus:
             raise UsageError(f"Ray has {resources.cpus:g} CPUs, but {cpus:g} are needed; ask for fewer --workers.")
         yield resources
@@ -87,7 +90,8 @@ def _patiently(work: Callable[..., Answer], *arguments: Any) -> Answer:
     return work(*arguments)
 
 
-def _start(cpus: float, address: str | None) -> None:
+def _start(cpus: float, address: str | None, dashboard: bool) -> str | None:
+    """Returns the address of the dashboard, None without."""
     import ray
 
     if address and address.startswith("http"):
@@ -95,11 +99,11 @@ def _start(cpus: float, address: str | None) -> None:
             f"RAY_ADDRESS is {address}, the address of a dashboard. `edit-transfer submit` runs a job there; to work"
             " from here, set it to HOST:PORT of the cluster, or unset it to use this machine alone."
         )
-    embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": False}
+    embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": dashboard}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _native_stderr_closed(), _own_answer_to_sigterm():
         try:
-            ray.init(
+            context = ray.init(
                 address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -108,6 +112,7 @@ def _start(cpus: float, address: str | None) -> None:
         except Exception as error:  # Ray raises many kinds where no cluster answers
             reason = str(error).splitlines()[0]
             raise EditTransferError(f"Ray at {address or 'this machine'} does not answer: {reason}") from error
+    return context.dashboard_url or None
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from infra.errors import EditTransferError
+from serving.app.failures import ANSWERS
 from serving.app.limits import Guard
 from serving.app.metrics import Counted
 from serving.app.routes import adapters, health, images, models, transfers
 from serving.app.services import Services
+from serving.jobs import jobs_router
 
 ABOUT = """Show one before/after pair, and an image is edited the same way.
 
@@ -42,6 +44,14 @@ def application(services: Services) -> FastAPI:
         app.add_exception_handler(kind, failed)
     for module in (images, transfers, models, adapters, health):
         app.include_router(module.router(services))
+    app.include_router(
+        jobs_router(
+            services.jobs,
+            services.gate,
+            services.webhooks if services.options.webhooks else None,
+            responses=ANSWERS,
+        )
+    )
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

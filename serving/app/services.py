@@ -11,6 +11,8 @@ from serving.app.metrics import Metrics
 from serving.app.options import Limits, Options
 from serving.app.replicas import Replicas
 from serving.engine.request import Work
+from serving.jobs import Desk as JobDesk
+from serving.jobs import Webhooks
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Services:
     replicas: Replicas
     failures: Failures
     metrics: Metrics
+    jobs: JobDesk
+    webhooks: Webhooks
 
     @property
     def limits(self) -> Limits:

@@ -88,7 +88,8 @@ def again() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(None, folder)
         for pairs in (1, 4):
-    X
+            first: list[float] = []
+            second: list[float] = []
             for number in range(40):
                 shown = tuple((f"{number} {pair}", str(pairs)) for pair in range(pairs))
                 own = tuple((picture(number + pair), picture(number + pair + 1)) for pair in range(pairs))
