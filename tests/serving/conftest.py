@@ -12,9 +12,10 @@ from PIL import Image
 from infra import registry
 from serving.app import Options, build
 from serving.app.options import Limits
-from tests.serving.published import publish_random_adapter
+from tests.serving.adapters import publish
 
 BODY, UPLOAD = 4 * 2**20, 2.0
+MINUTES_OF_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def endpoint(
     folder = tmp_path_factory.mktemp("endpoint")
     place = str(folder / "registry")
     for number, name in enumerate(("invert", "other")):
-        publish_random_adapter(place, name, tiny_base, png(number), png(number, negative=True), number)
+        publish(place, name, tiny_base, number)
     registry.promote(place, "invert", 1)
     options = Options(
         base=str(tiny_base),
@@ -50,7 +51,7 @@ def endpoint(
         cache=str(folder / "cache"),
         watch_seconds=0.2,
         max_pixels=2_000_000,
-        limits=Limits(body_bytes=BODY, upload_seconds=UPLOAD, seconds=60),
+        limits=Limits(body_bytes=BODY, upload_seconds=UPLOAD, steps=MINUTES_OF_STEPS),
     )
     port = _free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})

@@ -12,7 +12,7 @@ from PIL import Image
 from infra import registry
 from pipelines import adapters
 from pipelines.transfer import Editor
-from tests.serving.published import publish_random_adapter
+from tests.serving.adapters import publish
 
 
 def encoded(data: bytes) -> str:
@@ -94,8 +94,8 @@ def test_what_cannot_be_done_is_said(url, asked, status, param):
 
 
 def test_a_promotion_is_followed_and_never_forgotten(url, png, endpoint):
-    publish_random_adapter(endpoint.registry, "moving", endpoint.base, png(1), png(2), 1)
-    publish_random_adapter(endpoint.registry, "moving", endpoint.base, png(1), png(2), 2)
+    publish(endpoint.registry, "moving", endpoint.base, 1)
+    publish(endpoint.registry, "moving", endpoint.base, 2)
     registry.promote(endpoint.registry, "moving", 1)
 
     def version() -> str:
