@@ -44,14 +44,7 @@ def application(services: Services) -> FastAPI:
         app.add_exception_handler(kind, failed)
     for module in (images, transfers, models, adapters, health):
         app.include_router(module.router(services))
-    app.include_router(
-        jobs_router(
-            services.jobs,
-            services.gate,
-            services.webhooks if services.options.webhooks else None,
-            responses=ANSWERS,
-        )
-    )
+    app.include_router(jobs_router(services.jobs, services.gate, services.webhooks, responses=ANSWERS))
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from infra.errors import RequestError, UsageError
 from serving.access import Caller
 
-OPTION = "--jobs-prefix"  # of `edit-transfer serve`
+OPTION = "--job-prefix"  # of `edit-transfer serve`
 NAME, KEY_ID = "{name}", "{key}"  # in a prefix: the name and the id of the caller's key
 DECODINGS = 5  # of percent-encoding within percent-encoding; what goes on longer is refused
 

@@ -23,12 +23,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks, **options: Any) -> APIRouter:
+def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks | None, **options: Any) -> APIRouter:
     """Submit, list, look at and cancel jobs; `options` go to the APIRouter, such as `responses` for errors.
 
-    Errors are raised as they are, for the app to answer. Keys need the scope `jobs`. While the app runs, so should
-    `webhooks.run()`.
+    Errors are raised as they are, for the app to answer. Keys need the scope `jobs`. Where webhooks are allowed,
+    `webhooks.run()` should run while the app does.
     """
+    assert webhooks or not desk.config.webhooks, "allowed webhooks need somebody to send them"
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"], **options)
     ask = _in_threads(desk)
     Whose = Annotated[Caller, Depends(caller_with(gate, "jobs"))]
@@ -50,7 +51,7 @@ def jobs_router(desk: Desk, gate: Gate, webhooks: Webhooks, **options: Any) -> A
     ) -> JobTold:
         """Edit a catalog as a job. What it has finished is not repeated by the next one over the same catalog."""
         job, is_new = await ask(desk.submit, caller, body, idempotency_key)
-        if body.webhook:
+        if webhooks and body.webhook:
             webhooks.expect(job.id)
         response.status_code = 202 if is_new else 200
         response.headers["Location"] = f"/v1/jobs/{job.id}"

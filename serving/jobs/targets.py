@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from infra.errors import RequestError, UsageError
 
-OPTION = "--webhook-prefix"  # of `edit-transfer serve`
+OPTION = "--webhook"  # of `edit-transfer serve`
 
 # Deliberately narrow: what two parsers could read in two ways is not a URL here.
 _URL = re.compile(

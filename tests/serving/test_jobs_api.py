@@ -246,10 +246,10 @@ def test_an_unknown_adapter_is_not_found(client):
 def test_without_prefixes_no_job_and_without_a_list_no_webhook(config, cluster):
     plain = JobsConfig(serving=config.serving, registry=config.registry)
     with TestClient(app_for(plain, cluster)) as client:
-        assert "--jobs-prefix" in refused(client.post("/v1/jobs", json=BODY))["message"]
+        assert "--job-prefix" in refused(client.post("/v1/jobs", json=BODY))["message"]
     with TestClient(app_for(replace(config, webhooks=()), cluster)) as client:
         told = refused(client.post("/v1/jobs", json=BODY | {"webhook": "https://shop.example/hooks"}))
-        assert "--webhook-prefix" in told["message"]
+        assert "--webhook" in told["message"]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_places_below_the_prefixes_have_one_spelling(tmp_path):
         with pytest.raises(RequestError):
             places.checked(address, "input", SHOP)
     for prefix in ("shop", "memory://shop", "s3://shop/../x", "s3://"):
-        with pytest.raises(UsageError, match="--jobs-prefix"):
+        with pytest.raises(UsageError, match="--job-prefix"):
             Places((prefix,))
 
 

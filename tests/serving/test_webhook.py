@@ -286,5 +286,5 @@ def test_urls_on_the_list_are_left_as_they_are():
     ):
         assert targets.checked(url) == url
     for bad in ("shop.example", "ftp://shop.example", "https://shop.example/../x"):
-        with pytest.raises(UsageError, match="--webhook-prefix"):
+        with pytest.raises(UsageError, match="--webhook"):
             Targets((bad,))
