@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from pipelines.catalog.variants import decoded_pair
 from pipelines.catalog.work import recipe_of, sha256
 from pipelines.transfer import check_framing, fitted, resized
 from serving.app.directory import Directory
+from serving.app.options import Limits
+from serving.app.room import Room
 from serving.engine.request import Description, Digests, Edited, Work
 
 T = TypeVar("T")
@@ -77,9 +80,10 @@ class Result:
 class Desk:
     """Decodes, checks, encodes, in some threads of its own."""
 
-    def __init__(self, directory: Directory, description: Description, max_pixels: int, threads: int) -> None:
+    def __init__(self, directory: Directory, description: Description, max_pixels: int, limits: Limits) -> None:
         self.directory, self.description, self.max_pixels = directory, description, max_pixels
-        self._threads = ThreadPoolExecutor(threads, "images")
+        self._threads = ThreadPoolExecutor(limits.decoding, "images")
+        self._room = Room(limits.open_pixels)
         self._exemplars: OrderedDict[str, Pairs] = OrderedDict()
 
     @property
@@ -87,8 +91,9 @@ class Desk:
         """The name of the base, without the folder where it is."""
         return base_name(self.description.base)
 
-    async def order(self, ask: Ask) -> Order:
-        """Find the adapter, decode the images, derive the seeds.
+    @asynccontextmanager
+    async def order(self, ask: Ask) -> AsyncIterator[Order]:
+        """Find the adapter, decode the images, derive the seeds. While the block lasts, the images have their room.
 
         Raises AdapterNotFound, AdapterDamaged, UsageError, PairError, ImageError, StoreUnavailable.
         """
@@ -96,8 +101,10 @@ class Desk:
         own = adapters.exemplar_digests([worn]) if worn else []
         if not own and not ask.pairs:
             raise RequestError(_no_pairs(worn), "pairs")
+        header = await self.aside(lambda: codec.read_header(ask.query, self.max_pixels))
         exemplars = await self._exemplars_of(worn) if worn and ask.pairs else ()
-        return await self.aside(lambda: self._order(ask, worn, own, exemplars))
+        async with self._room.taken(header.width * header.height):
+            yield await self.aside(lambda: self._order(ask, worn, own, exemplars))
 
     def _order(self, ask: Ask, worn: Worn | None, own: Sequence[tuple[str, str]], exemplars: Pairs) -> Order:
         photo = codec.decode(ask.query, self.max_pixels)
@@ -146,10 +153,11 @@ class Desk:
         return self._exemplars[digest]
 
     def _decoded(self, files: Sequence[tuple[str, bytes, bytes]]) -> Pairs:
-        pairs = [decoded_pair(file, self.max_pixels) for file in files]
-        for before, after in pairs:
-            check_framing(before, after)
-        return tuple((self._fit(before), self._fit(after)) for before, after in pairs)
+        return tuple(self._fitted(decoded_pair(file, self.max_pixels)) for file in files)
+
+    def _fitted(self, pair: tuple[Image.Image, Image.Image]) -> tuple[Image.Image, Image.Image]:
+        check_framing(*pair)
+        return self._fit(pair[0]), self._fit(pair[1])
 
     def _fit(self, image: Image.Image) -> Image.Image:
         return fitted(image, self.description.multiple, self.description.max_area)

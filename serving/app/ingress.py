@@ -37,7 +37,7 @@ class Ingress:
         self.services = Services(
             options=options,
             gate=gate,
-            desk=Desk(directory, description, max_pixels, options.limits.decoding),
+            desk=Desk(directory, description, max_pixels, options.limits),
             replicas=replicas,
             failures=Failures([address, serving, options.cache or settings.cache]),
             metrics=Metrics(),

@@ -1,5 +1,6 @@
 """Bodies of requests, as sent: forms and JSON, files and data URIs. Nothing is decoded here, and no URL is fetched."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -16,6 +17,7 @@ from infra.errors import RequestError, TooLarge, WrongMedia
 from serving.app.options import Limits
 
 DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w=.+-]+)*;base64,", re.ASCII)
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]},]', re.DOTALL)  # linear, whatever the text
 FORM_PART = 64 * 1024  # bytes of a part that is no file
 
 
@@ -111,8 +113,11 @@ async def json_of(request: Request, limits: Limits) -> dict[str, Any]:
     """A JSON object. Raises WrongMedia, TooLarge, TooSlow, and RequestError for anything else."""
     if _media_type(request) != "application/json":
         raise WrongMedia("Send multipart/form-data or application/json.")
-    data = await request.body()
-    _check_depth(data, limits.json_depth)
+    return await asyncio.to_thread(_parsed, await request.body(), limits)
+
+
+def _parsed(data: bytes, limits: Limits) -> dict[str, Any]:
+    _check_shape(data, limits)
     try:
         told = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -145,16 +150,16 @@ def _bytes(name: str, value: Any) -> bytes:
     return value
 
 
-def _check_depth(data: bytes, most: int) -> None:
-    """Raise TooLarge for nesting that only an attack needs. Brackets inside of texts do not count."""
+def _check_shape(data: bytes, limits: Limits) -> None:
+    """Raise TooLarge for nesting, and for numbers of values, that only an attack needs: parsing would take long."""
     depth = 0
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', data, re.DOTALL):
-        if token[0] in (b"[", b"{"):
-            depth += 1
-            if depth > most:
-                raise TooLarge(f"The JSON is nested deeper than {most} levels.")
-        elif token[0] in (b"]", b"}"):
-            depth -= 1
+    for count, token in enumerate(TOKEN.finditer(data)):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        if depth > limits.json_depth or count > limits.json_values:
+            raise TooLarge(
+                f"The JSON has more than {limits.json_depth} levels, or {limits.json_values} values: more than an edit"
+                " needs."
+            )
 
 
 def _refuse(constant: str) -> None:

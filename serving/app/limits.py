@@ -12,6 +12,7 @@ from infra.errors import EditTransferError, Forbidden, StoreUnavailable, TooLarg
 from serving.access import Gate
 from serving.app.options import Limits
 
+CROWDED = "More requests are open than this endpoint takes. Try again in a moment."
 OPEN_TO_ALL = ("/healthz", "/readyz")  # probes come from elsewhere, without keys
 
 
@@ -20,22 +21,24 @@ class Guard:
 
     def __init__(self, app: ASGIApp, limits: Limits, gate: Gate, answer: Callable[[Exception], Response]) -> None:
         self.app, self.limits, self.gate, self.answer = app, limits, gate, answer
-        self.open = 0
+        self.open = self.open_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         self.open += 1
+        taken = [0]
         try:
             await self._check(scope)
-            await self.app(scope, self._limited(receive), send)
+            await self.app(scope, self._limited(receive, taken), send)
         except EditTransferError as error:
             response = self.answer(error)
             response.headers["Connection"] = "close"  # what is still being sent is not read
             await response(scope, receive, send)
         finally:
             self.open -= 1
+            self.open_bytes -= taken[0]
 
     async def _check(self, scope: Scope) -> None:
         headers, open_to_all = Headers(scope=scope), _route(scope) in OPEN_TO_ALL
@@ -43,7 +46,7 @@ class Guard:
         if length.isdecimal() and int(length) > self.limits.body_bytes:
             raise self._too_large()
         if self.open > self.limits.open and not open_to_all:
-            raise TooMany("More requests are open than this endpoint takes. Try again in a moment.")
+            raise TooMany(CROWDED)
         if not open_to_all and not _from_here(scope, headers):
             await self._check_keyed()
 
@@ -58,12 +61,12 @@ class Guard:
             " `edit-transfer keys create`, and send it as a bearer token."
         )
 
-    def _limited(self, receive: Receive) -> Receive:
-        loop = asyncio.get_running_loop()
-        deadline, seen, whole = loop.time() + self.limits.upload_seconds, 0, False
+    def _limited(self, receive: Receive, taken: list[int]) -> Receive:
+        """The request's messages; `taken[0]` counts the bytes that they had."""
+        deadline, whole = asyncio.get_running_loop().time() + self.limits.upload_seconds, False
 
         async def limited() -> Message:
-            nonlocal seen, whole
+            nonlocal whole
             if whole:
                 return await receive()
             try:
@@ -74,10 +77,14 @@ class Guard:
                     f"The request did not arrive within {self.limits.upload_seconds:g} seconds. Send it again, or send"
                     " smaller images."
                 ) from None
-            seen += len(message.get("body", b""))
+            more = len(message.get("body", b""))
+            taken[0] += more
+            self.open_bytes += more
             whole = not message.get("more_body", False)
-            if seen > self.limits.body_bytes:
+            if taken[0] > self.limits.body_bytes:
                 raise self._too_large()
+            if self.open_bytes > self.limits.open_bytes:
+                raise TooMany(CROWDED)
             return message
 
         return limited

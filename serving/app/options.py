@@ -18,9 +18,12 @@ class Limits(BaseModel):
     files: int = Field(default=64, ge=3, description="parts of a form that are files")
     pairs: int = Field(default=16, ge=1, description="inline pairs")
     json_depth: int = Field(default=16, ge=2, description="nested lists and objects in a JSON body")
+    json_values: int = Field(default=2000, ge=100, description="texts, brackets and commas in a JSON body")
     steps: int = Field(default=200, ge=1, description="denoising steps")
     seconds: float = Field(default=300, gt=0, description="a request may take; one may ask for less")
     open: int = Field(default=256, ge=1, description="requests that are being received or answered at a time")
+    open_bytes: int = Field(default=2**30, ge=1, description="bytes of the bodies of those requests")
+    open_pixels: int = Field(default=400_000_000, ge=1, description="of images that are decoded at a time")
     decoding: int = Field(default=4, ge=1, description="images that are decoded or encoded at a time")
 
 

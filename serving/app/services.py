@@ -43,11 +43,11 @@ class Services:
 
     async def done(self, ask: Ask) -> tuple[Order, list[Result]]:
         """The order for what a request asks for, and its results."""
-        order = await self.desk.order(ask)
-        try:
-            return order, await self.results(order)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with self.desk.order(ask) as order:
+            try:
+                return order, await self.results(order)
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
 
 
 def now() -> float:

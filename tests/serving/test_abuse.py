@@ -94,7 +94,7 @@ def test_broken_bodies(url, body, media, status):
 
 def test_ten_thousand_parameters(url, png):
     check(requests.post(url, files={"query": png()}, data={f"p{number}": "1" for number in range(10_000)}), 400)
-    check(requests.post(url, json={f"p{number}": 1 for number in range(10_000)}), 400)
+    check(requests.post(url, json={f"p{number}": 1 for number in range(10_000)}), 413)
 
 
 def test_too_many_files(url, png):
@@ -138,3 +138,22 @@ def test_metrics_count(endpoint):
     text = requests.get(f"{endpoint.url}/metrics").text
     assert 'edit_transfer_requests_total{method="GET",route="/v1/models",status="200"}' in text
     assert "edit_transfer_engine_" in text
+
+
+def test_json_that_is_made_to_take_long(url):
+    for body in (b'{"query": "' + b'\\"' * 1_000_000, b"[" + b"[]," * 1_000_000, b'{"a":' + b'"",' * 1_000_000):
+        answer = requests.post(url, data=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 413), body[:20]
+        check(answer, answer.status_code)
+
+
+def test_a_url_is_never_fetched(url):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(0)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/a.png"
+        check(requests.post(url, json={"query": address, "adapter": "invert"}), 400)
+        check(requests.post(url, files={"query": (None, address)}, data={"adapter": "invert"}), 400)
+        with pytest.raises(BlockingIOError):
+            listening.accept()

@@ -1,9 +1,10 @@
 """`POST /v1/transfers`: pairs sent along, seeds, steps, files or JSON with scores, progress as it happens."""
 
+import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any
@@ -108,9 +109,10 @@ def router(services: Services) -> APIRouter:
         body = await _body(request, services)
         ask = _ask(body, request, services, caller, began)
         if body.yes("stream"):
-            order = await services.desk.order(ask)
+            events = _events(services, ask)
+            await anext(events)  # until then, what is wrong is an answer with its own status
             return StreamingResponse(
-                _events(services, order, ask),
+                events,
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             )
@@ -135,8 +137,8 @@ async def _body(request: Request, services: Services) -> Body:
     else:
         told = await json_of(request, services.limits)
         body = Body({name: [value] for name, value in told.items()})
-        pairs = _pairs_in(told.get("pairs") or [])
-        queries = [image_in(told["query"], "query")] if told.get("query") else []
+        pairs = await asyncio.to_thread(_pairs_in, told.get("pairs") or [])
+        queries = [await asyncio.to_thread(image_in, told["query"], "query")] if told.get("query") else []
     if len(queries) != 1:
         raise RequestError("Send one image to edit, as `query`.", "query")
     if len(pairs) > services.limits.pairs:
@@ -219,18 +221,20 @@ def _headers(told: Transfer) -> dict[str, str]:
     return {f"X-Edit-Transfer-{name}": value.encode("ascii", "replace").decode() for name, value in facts.items()}
 
 
-async def _events(services: Services, order: Order, ask: Ask) -> AsyncIterator[bytes]:
-    """The stream's events. Once it has begun, an error is an event too."""
-    try:
-        async with aclosing(services.replicas.progress(order.works[0])) as said:
-            async for each in said:
-                if isinstance(each, Edited):
-                    result = await services.desk.result(order, order.works[0], each)
-                    yield _event("result", _told(services, order, result, ask).model_dump())
-                else:
-                    yield _event("progress", await services.desk.aside(partial(_progress, each)))
-    except Exception as error:
-        yield _event("error", services.failures.told(error)[1])
+async def _events(services: Services, ask: Ask) -> AsyncGenerator[bytes, None]:
+    """Nothing once the order stands, then the stream's events. From then on an error is an event too."""
+    async with services.desk.order(ask) as order:
+        yield b""
+        try:
+            async with aclosing(services.replicas.progress(order.works[0])) as said:
+                async for each in said:
+                    if isinstance(each, Edited):
+                        result = await services.desk.result(order, order.works[0], each)
+                        yield _event("result", _told(services, order, result, ask).model_dump())
+                    else:
+                        yield _event("progress", await services.desk.aside(partial(_progress, each)))
+        except Exception as error:
+            yield _event("error", services.failures.told(error)[1])
 
 
 def _progress(progress: Progress) -> dict[str, Any]:
