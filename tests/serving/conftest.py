@@ -51,6 +51,7 @@ def endpoint(
         cache=str(folder / "cache"),
         watch_seconds=0.2,
         max_pixels=2_000_000,
+        cpus=0,  # what the session's Ray has is for the jobs of other tests
         limits=Limits(body_bytes=BODY, upload_seconds=UPLOAD, steps=MINUTES_OF_STEPS),
     )
     port = _free_port()

@@ -351,6 +351,7 @@ def ended(client, job_id: str, headers: dict[str, str]) -> dict:
     return told
 
 
+@pytest.mark.slow  # and alone: a Ray that the session has started knows another token
 def test_a_real_cluster_edits_once_and_tells_where(on_a_cluster, ceph_bucket, pair, tiny_base, scene, monkeypatch):
     monkeypatch.setenv("EDIT_TRANSFER_BASE", str(tiny_base))
     for number in range(2):
