@@ -5,13 +5,14 @@ Where the registry does not answer, a ref goes on meaning what it meant, and `tr
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from infra import registry, store
 from infra.errors import StoreError, StoreUnavailable
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 KEPT = 4096  # refs
 FIXED_FRESH = 60.0  # seconds; `name@3` can only disappear
+LIST_FRESH = 5.0  # seconds
 PATIENCE = 2.0  # seconds a request waits for a registry that is slow, if it can do without
 PAUSE = 1.0  # seconds after a look that failed, before the next
 THREADS = 4
@@ -49,6 +51,8 @@ class Directory:
         self._looks: dict[str, asyncio.Task[Version]] = {}
         self._not_before = clock()
         self._threads = ThreadPoolExecutor(THREADS, "registry")
+        self._listing = asyncio.Lock()
+        self._listings: dict[Callable[[str], Any], tuple[float, Any]] = {}
         self._was_there = self._is_there()
 
     async def find(self, ref: str, scale: float = 1.0) -> Worn:
@@ -66,6 +70,19 @@ class Directory:
         answer = await self._in_thread(lambda: self._answered(lambda: question(self.address, *arguments)))
         self.trouble = None
         return answer
+
+    async def listed(self, question: Callable[[str], T]) -> T:
+        """The answer to a question that reads much of the registry: asked by one at a time, good for some seconds."""
+        async with self._listing:
+            began = self._clock()
+            if began - self._listings.get(question, (-math.inf, None))[0] > LIST_FRESH:
+                try:
+                    self._listings[question] = began, await self.look(question)
+                except StoreUnavailable as error:
+                    self._note(error)
+                    if question not in self._listings:
+                        raise
+            return cast(T, self._listings[question][1])
 
     async def check(self) -> None:
         """Look whether the registry answers; what comes of it is in `trouble`."""

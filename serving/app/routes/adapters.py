@@ -86,7 +86,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("", summary="Names of all adapters")
     async def adapters() -> Names:
-        return Names(adapters=await look(registry.names))
+        return Names(adapters=await services.desk.directory.listed(registry.names))
 
     @routes.get("/{name}", summary="One adapter, and what its aliases mean")
     async def adapter(name: Name) -> AdapterAnswer:

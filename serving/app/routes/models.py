@@ -41,7 +41,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/v1/models", summary="The base, and all adapters with their aliases")
     async def models() -> Models:
-        listed = await services.desk.directory.look(_models)
+        listed = await services.desk.directory.listed(_models)
         return Models(data=[base, *listed])
 
     @routes.get("/v1/models/{model:path}", summary="One model")
