@@ -18,9 +18,12 @@ CPUS = (1, 2)  # of the head, and of the other node
 
 
 @contextmanager
-def served(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A cluster whose nodes have these variables: the variables to reach it with, for as long as the block lasts."""
-    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+def served(environment: Mapping[str, str], own_token: bool = True) -> Iterator[dict[str, str]]:
+    """A cluster whose nodes have these variables: the variables to reach it with, for as long as the block lasts.
+
+    A process reads its token once: where it has a Ray already, only a cluster without a token of its own lets it in.
+    """
+    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if own_token else {}
     python = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_", "EDIT_TRANSFER_"))}
     cluster = subprocess.Popen(

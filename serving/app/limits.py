@@ -104,10 +104,11 @@ def _from_here(scope: Scope, headers: Headers) -> bool:
     host = headers.get("host", "").strip().lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     client = scope.get("client")
-    return _is_loopback(name) and client is not None and _is_loopback(client[0])
+    return is_loopback(name) and client is not None and is_loopback(client[0])
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a host of this name, or at this address, is this machine and nobody else can call it."""
     if name == "localhost":
         return True
     try:

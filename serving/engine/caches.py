@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -43,13 +43,11 @@ class Shelf(Generic[Kept]):
         self._kept.move_to_end(key)
         return self._kept[key][0]
 
-    def put(
-        self, key: Hashable, thing: Kept, nbytes: int, in_use: Callable[[Hashable], bool] = lambda key: False
-    ) -> None:
+    def put(self, key: Hashable, thing: Kept, nbytes: int, in_use: Collection[Hashable] = ()) -> None:
         """Keep a thing of so many bytes; what is in use does not make room for it."""
         self._kept[key] = (thing, nbytes)
         self.nbytes += nbytes
-        for other in [each for each in self._kept if each != key and not in_use(each)]:
+        for other in [each for each in self._kept if each != key and each not in in_use]:
             if self.nbytes <= self.room:
                 return
             self.drop(other)
@@ -70,7 +68,7 @@ class Wardrobe:
         self._names = (f"worn{number}" for number in count())
         self.shelf: Shelf[str] = Shelf(room, self._transformer.delete_adapters)
 
-    def name(self, key: Hashable, lora: Lora, in_use: Callable[[Hashable], bool]) -> str:
+    def name(self, key: Hashable, lora: Lora, in_use: Collection[Hashable]) -> str:
         """The name under which the transformer has this adapter, which is put into it if it is not there yet.
 
         Raises AdapterNotFound if it does not fit the base, or its file is gone.

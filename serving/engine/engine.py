@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.errors import Interrupted
+from infra.errors import EditTransferError, Interrupted
 from pipelines.faults import leave_if_broken
 from serving.engine.batch import Arrival, Batch
 from serving.engine.caches import Shelf, Wardrobe
@@ -107,7 +106,9 @@ class Engine:
         return ticket.future
 
     def state(self) -> dict[str, float]:
-        """Numbers for whoever looks after it."""
+        """Numbers for whoever looks after it. Raises EditTransferError if it can edit no more."""
+        if not self._thread.is_alive():
+            raise EditTransferError("The thread of this engine has ended.")
         with self._lock:
             inside = len(self._tickets)
         running = len(self.batch.running)
@@ -130,12 +131,16 @@ class Engine:
         """End now: whoever waits is told to send it again."""
         with self._lock:
             self._stopping = True
-            left = list(self._tickets)
-        for ticket in left:
-            ticket.fail(Interrupted("The engine stopped before this was done. Send the request again."))
+        self._fail_all(Interrupted("The engine stopped before this was done. Send the request again."))
         self._inbox.put(None)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._thread.join()
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._lock:
+            left = list(self._tickets)
+        for ticket in left:
+            ticket.fail(error)
 
     def _forget(self, ticket: Ticket) -> None:
         with self._lock:
@@ -158,8 +163,7 @@ class Engine:
                     self._turn()
                 except Exception as error:  # a mistake of ours: nobody shall wait for ever
                     leave_if_broken(error)
-                    for each in self.batch.leave(lambda each: True):
-                        each.arrival.ticket.fail(error)
+                    self._fail_all(error)
 
     def _turn(self) -> None:
         """Take in who came, let go who left, let in who is next, make a step, answer who is done."""
@@ -205,7 +209,7 @@ class Engine:
         ticket.take_turn()
         in_use = arriving | {each.arrival.ticket.key for each in self.batch.running}
         try:
-            name = self._worn(ticket, fetched, in_use)
+            name = self.wardrobe.name(ticket.key, fetched.lora, in_use) if fetched.lora else None
             prefix = self.prefixes.get(fetched.key)
             if prefix:
                 return Arrival(ticket, name, prefix, prefix_cached=True)
@@ -217,9 +221,3 @@ class Engine:
             leave_if_broken(error)
             ticket.fail(error)
             return None
-
-    def _worn(self, ticket: Ticket, fetched: Fetched, in_use: set[str]) -> str | None:
-        def needed(key: Hashable) -> bool:
-            return key in in_use
-
-        return self.wardrobe.name(ticket.key, fetched.lora, needed) if fetched.lora else None

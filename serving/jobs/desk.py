@@ -51,6 +51,10 @@ class Desk:
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
+    def check_open(self) -> None:
+        """Raise RequestError if no jobs are taken here: then no cluster is asked for any."""
+        self._places.check_any()
+
     def submit(self, caller: Caller, body: JobRequest, idempotency_key: str | None = None) -> tuple[JobTold, bool]:
         """A job that was submitted, and whether it was now; with the same idempotency key it is the same job.
 

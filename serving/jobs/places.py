@@ -31,12 +31,14 @@ class Places:
             except ValueError as error:
                 raise UsageError(f"{OPTION} {prefix}: {error}.") from None
 
+    def check_any(self) -> None:
+        """Raise RequestError unless jobs may work somewhere."""
+        if not self.prefixes:
+            raise RequestError(f"This endpoint takes no jobs: start it with {OPTION} to say where they may work.")
+
     def checked(self, address: str, param: str, caller: Caller, glob: bool = False) -> str:
         """An address as it is used from here on, in its one spelling. Raises RequestError, naming `param`."""
-        if not self.prefixes:
-            raise RequestError(
-                f"This endpoint takes no jobs: start it with {OPTION} to say where they may work.", param
-            )
+        self.check_any()
         try:
             place = normal(address)
         except ValueError as error:

@@ -86,6 +86,7 @@ def _in_threads(desk: Desk) -> Callable[..., Any]:
     threads = ThreadPoolExecutor(THREADS, "jobs")
 
     async def ask(method: Callable[..., T], *arguments: object) -> T:
+        desk.check_open()
         answer = asyncio.get_running_loop().run_in_executor(threads, lambda: method(*arguments))
         try:
             return await asyncio.wait_for(answer, SECONDS)

@@ -10,8 +10,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-pytestmark = pytest.mark.slow
-
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 PATHS = [
     "/v1/images/edits",
@@ -27,8 +25,10 @@ PATHS = [
     "/healthz",
     "/readyz",
     "/metrics",
+    "/v1/jobs",
+    "/v1/jobs/{id}",
+    "/v1/jobs/{id}/cancel",
 ]
-JOBS = ["/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/cancel"]  # no cluster takes jobs here, and so they say 503
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,11 @@ def document(endpoint):
 
 
 def test_every_path_is_tried(document):
-    assert set(document) == {*PATHS, *JOBS}
+    assert set(document) == set(PATHS)
 
 
-@pytest.mark.parametrize("path", [*PATHS, *JOBS])
+@pytest.mark.parametrize("path", PATHS)
 def test_answers_are_those_of_the_document(document, path):
-    checks = CHECKS[1:] if path in JOBS else CHECKS
     for operation in document[path].values():
 
         @settings(
@@ -55,7 +54,6 @@ def test_answers_are_those_of_the_document(document, path):
         )
         @given(case=operation.as_strategy())
         def holds(case):
-            answer = case.call_and_validate(checks=checks)
-            assert answer.status_code < 500 or answer.json()["error"]["code"] == "no_cluster"
+            case.call_and_validate(checks=CHECKS)
 
         holds()

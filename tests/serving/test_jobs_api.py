@@ -335,9 +335,9 @@ def png(image) -> bytes:
 
 
 @pytest.fixture
-def on_a_cluster(ceph, monkeypatch):
-    """Two nodes, reachable from this process."""
-    with clusters.served(ceph) as reached:
+def on_a_cluster(ray_cluster, ceph, monkeypatch):
+    """Two nodes, reachable from this process, which has a Ray of its own."""
+    with clusters.served(ceph, own_token=False) as reached:
         for name, value in reached.items():
             monkeypatch.setenv(name, value)
         yield Jobs(os.environ["RAY_API_SERVER_ADDRESS"], Settings())
@@ -351,7 +351,7 @@ def ended(client, job_id: str, headers: dict[str, str]) -> dict:
     return told
 
 
-@pytest.mark.slow  # and alone: a Ray that the session has started knows another token
+@pytest.mark.slow
 def test_a_real_cluster_edits_once_and_tells_where(on_a_cluster, ceph_bucket, pair, tiny_base, scene, monkeypatch):
     monkeypatch.setenv("EDIT_TRANSFER_BASE", str(tiny_base))
     for number in range(2):
