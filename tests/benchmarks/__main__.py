@@ -25,6 +25,7 @@ BENCHMARKS = {
     "driver": driver.run,
     "mixed": serving.mixed,
     "again": serving.again,
+    "overhead": serving.overhead,
     "registered": serving.registered,
 }
 

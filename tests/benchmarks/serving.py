@@ -13,14 +13,17 @@ import numpy as np
 import psutil
 
 from infra import registry
+from pipelines import adapters
 from pipelines.adapters import Worn
-from pipelines.transfer import bases
+from pipelines.catalog.variants import decoded_pair
+from pipelines.transfer import Editor, bases
 from serving.engine import Edited, Engine, Work
 from tests.benchmarks.naive import NaiveEngine
-from tests.serving.adapters import picture, publish
+from tests.serving.adapters import picture, png, publish
 
 ADAPTERS, REQUESTS, FASTER = 8, 240, 2.0
 REGISTERED, HOT = 1000, 50
+PORT = 8765
 
 
 class Server(Protocol):
@@ -100,6 +103,45 @@ def again() -> None:
                     took.append(time.perf_counter() - began)
             print(f"{pairs} inline pairs: asked again, {np.median(second) / np.median(first):.2f} of the first time")
         engine.stop()
+
+
+def overhead() -> None:
+    """One request at a time over HTTP, in turn with a bare edit that has its pair remembered."""
+    import requests
+    import torch
+    from ray import serve
+
+    from infra import cluster
+    from serving.app import Options, build
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, cluster.connected(2):
+        version = publish(f"{folder}/registry", "shop", bases.BUNDLED, 1)
+        options = Options(registry=f"{folder}/registry", cache=f"{folder}/cache", serving=f"{folder}/serving")
+        serve.start(http_options={"host": "127.0.0.1", "port": PORT})
+        serve.run(build(options), name="overhead", route_prefix="/")
+        worn = [Worn(version)]
+        editor = Editor.load(adapter=adapters.loras(worn, Path(folder, "cache")))
+        prefix = editor.remember([decoded_pair(file, 10**6) for file in adapters.exemplars(worn)])
+        query, session = picture(1, (256, 256)), requests.Session()
+        for steps in (2, 8, 28):
+            bare, asked = [], []
+            for _ in range(15):
+                began = time.perf_counter()
+                editor.edit([query], prefix, seeds=[1], steps=steps)
+                bare.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                answer = session.post(
+                    f"http://localhost:{PORT}/v1/transfers",
+                    files={"query": png(query)},
+                    data={"adapter": "shop", "steps": str(steps), "seed": "1"},
+                )
+                asked.append(time.perf_counter() - began)
+                assert answer.status_code == 200, answer.text
+            print(
+                f"{steps} steps: {np.median(asked) / np.median(bare):.2f} of the {np.median(bare) * 1000:.0f} ms bare"
+            )
+        serve.shutdown()
 
 
 def registered() -> None:
