@@ -8,6 +8,7 @@ import openai
 import pytest
 from PIL import Image
 
+from infra import registry
 from pipelines.catalog import job
 from pipelines.catalog.work import sha256
 from pipelines.transfer import Editor
@@ -57,7 +58,9 @@ def test_without_a_seed_the_result_is_the_jobs(client, editor, png, endpoint):
 
 def test_models_are_the_base_and_the_adapters_with_their_aliases(client, endpoint):
     known = {model.id for model in client.models.list()}
-    assert known == {endpoint.base.name, "invert", "invert@production", "other"}
+    names = registry.names(endpoint.registry)
+    aliases = {f"{name}@{alias}" for name in names for alias in registry.aliases(endpoint.registry, name)}
+    assert {"invert", "invert@production", "other"} <= known == {endpoint.base.name, *names, *aliases}
     assert client.models.retrieve("invert@1").owned_by == "edit-transfer"
     assert client.models.retrieve(endpoint.base.name).id == endpoint.base.name
     with pytest.raises(openai.NotFoundError):
