@@ -26,7 +26,7 @@ demo: $(READY)  ## Edit small catalogs, each from one pair, and say where the re
 	done
 
 test: $(READY)  ## Run the tests (minutes, on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)  ## Run the slow tests as well
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -1,23 +1,54 @@
 """What the tests share: one embedded Ray, S3 servers, a small base with random weights, photographs of many kinds."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes wait for each other's turn
+
 from tests import rgw, s3
 from tests.tiny import make_tiny_base
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that use Ray come first: they take longest, and workers that share the files should end together."""
+    slow = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+RAY = {
+    "RAY_idle_worker_killing_time_threshold_ms": "120000",  # the processes of one job's tasks serve the next job too
+    "RAY_num_workers_soft_limit": "8",
+    "RAY_metrics_report_interval_ms": "500",
+}
+
+
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """Ray with room for two edit actors and what runs beside them; every job of the tests joins it."""
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ray with room for two edit actors and what runs beside them; every job of the tests joins it.
+
+    Its processes reach Ceph, where there is one.
+    """
     from infra import cluster
 
-    with cluster.connected(cpus=3):
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in (RAY | _ceph_or_nothing(request)).items():
+                patch.setenv(key, value)
+            running.enter_context(cluster.connected(cpus=3))
         yield
+
+
+def _ceph_or_nothing(request: pytest.FixtureRequest) -> dict[str, str]:
+    try:
+        return request.getfixturevalue("ceph")
+    except pytest.skip.Exception:
+        return {}
 
 
 @pytest.fixture(scope="session")

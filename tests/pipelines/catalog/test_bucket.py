@@ -82,7 +82,7 @@ def test_a_job_in_a_bucket_leaves_everything_there_and_tells_no_secret(shop, cep
         assert not any(secret in place for secret in secrets)
 
 
-def test_a_table_of_addresses_is_done_and_not_done_again(shop, tiny_base, scene):
+def test_a_table_of_addresses_is_done_and_not_done_again(ray_cluster, shop, tiny_base, scene):
     """Rows with the same photo ask for their own pair and seed; a second run looks at every photo and edits none."""
     put(f"{shop}/pair/other.png", scene(102))
     names = [f"{shop}/same/{name}.png" for name in ("plain", "plain too", "pair", "seed", "gone", "bad")]
@@ -92,8 +92,8 @@ def test_a_table_of_addresses_is_done_and_not_done_again(shop, tiny_base, scene)
     lines = [f"{name},{wish}" for name, wish in zip(names, wishes, strict=True)]
     store.write(f"{shop}/table.csv", "\n".join(["uri,before,after,seed", *lines]).encode())
     asked = arguments(shop, tiny_base, "--input", f"{shop}/table.csv", "--workers", "1")
-    told = command(asked)
-    assert told.returncode == 3, told.stderr
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 3, told.stderr
     rows = rows_of(f"{shop}/out")
     assert {name: row["error_code"] for name, row in rows.items() if row["status"] == "failed"} == {
         names[4]: "unreadable", names[5]: "bad_override",
@@ -102,7 +102,7 @@ def test_a_table_of_addresses_is_done_and_not_done_again(shop, tiny_base, scene)
     plain, same, *others = [rows[name]["result_sha256"] for name in names[:4]]
     assert plain == same and len({plain, *others}) == 3
 
-    summary = json.loads(command(asked).stdout)
+    summary = json.loads(CliRunner().invoke(app, asked).stdout)
     assert (summary["done"], summary["skipped"], summary["failed"]) == (0, 4, 2)
     again = rows_of(f"{shop}/out")
     assert [again[name] for name in names[:4]] == [rows[name] for name in names[:4]]
