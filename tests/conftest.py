@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes wait for each other's turn
+# Before torch is imported: threads of several processes on few cores would wait for each other, and burn time doing so.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests import rgw, s3
 from tests.tiny import make_tiny_base

@@ -41,7 +41,7 @@ def test_nothing_is_lost_or_cut_short_where_a_quarter_of_all_requests_fails(serv
     monkeypatch.setattr(listing, "PAGE", 20)
     monkeypatch.setattr(answers, "PATIENCE", 60)
     counts: Counter[str] = Counter()
-    names = [f"{bucket}/photo-{number:03d}" for number in range(100)]
+    names = [f"{bucket}/photo-{number:03d}" for number in range(150)]
 
     def worked(number: int) -> tuple[bytes, bytes, int, bool, bytes]:
         name = names[number]

@@ -194,9 +194,9 @@ def test_steps_drawn_together_are_those_drawn_alone_in_number_and_kind(vae):
 def test_a_slice_goes_on_from_small_files_and_ends_as_a_base(tmp_path):
     folder, base = tmp_path / "slice", tmp_path / "base"
     arguments = [str(folder), "--recipe", "tiny", "--device", "cpu", "--eager", "--minutes"]
-    slices.main([*arguments, "0.04"])
+    slices.main([*arguments, "0.1"])
     first = _step_of(folder)
-    slices.main([*arguments, "0.04", "--cool", "--export", str(base)])
+    slices.main([*arguments, "0.1", "--cool", "--export", str(base)])
     assert 0 < first < _step_of(folder)
     assert len(list(folder.iterdir())) <= 8
     editor = Editor.load(base)
