@@ -5,7 +5,7 @@
     python tests/benchmarks/gpu.py --device meta               only counts the FLOPs, on any machine
 
 Needs a checkout, torch, diffusers, transformers and peft (torchao for FP8), and no network. Every row is written to the
-JSON file as soon as it is measured, and the table beside it at the end; rows that are in the file are not measured
+JSON file as soon as it is measured, and the table beside it; rows that are in the file are not measured
 again. A LoRA of rank 16 is worn in every row.
 
 Letters: B images, S tokens, C channels.
@@ -38,7 +38,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":  # as a script: the checkout's packages, not this folder's modules
     sys.path[0] = str(ROOT)
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # rows differ much in what they allocate
+    os.environ.setdefault(
+        "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
+    )  # rows differ much in what they allocate
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +59,7 @@ from training.loss import importance
 PLAIN, COMPILED, FP8 = "plain", "compile", "compile+fp8"
 RANK, QUERIES = 16, 4  # of the LoRA; of a training step, the paper's batch
 PART_SECONDS, WHOLE_SECONDS = 2.5, 12.0  # to spend on the repeats of one part; above, a whole image is not run as well
+GRAPHS = 8  # of one kind of block in one row at most: more means that every layer is compiled on its own
 GIB = 2**30
 
 
@@ -127,47 +130,47 @@ KLEIN = Base(
     {"block_out_channels": (128, 256, 512, 512)}, 4, 512,
 )  # fmt: skip
 SMALL = {"num_layers": 1, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
-SIZES: dict[str, tuple[dict[str, Base], tuple[int, ...]]] = {
-    "full": ({"flux1": FLUX1, "klein": KLEIN}, (512, 1024)),
-    "tiny": (
+TINY_FLUX1 = {"axes_dims_rope": (8, 12, 12), "joint_attention_dim": 16, "pooled_projection_dim": 16}
+TINY_KLEIN = {"axes_dims_rope": (8, 8, 8, 8), "joint_attention_dim": 16, "guidance_embeds": False}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The bases, the sides of an image, and the batches that are measured."""
+
+    bases: dict[str, Base]
+    sides: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+SIZES = {
+    "full": Size({"flux1": FLUX1, "klein": KLEIN}, (512, 1024), (1, 4, 16)),
+    "tiny": Size(
         {
-            "flux1": Base(
-                "flux1",
-                {**SMALL, "axes_dims_rope": (8, 12, 12), "joint_attention_dim": 16, "pooled_projection_dim": 16,
-                 "guidance_embeds": True},
-                FLUX1_VAE | TINY_VAE, 3, 8,
-            ),
-            "klein": Base(
-                "flux2",
-                {**SMALL, "axes_dims_rope": (8, 8, 8, 8), "joint_attention_dim": 16, "guidance_embeds": False},
-                TINY_VAE, 2, 8,
-            ),
+            "flux1": Base("flux1", SMALL | TINY_FLUX1 | FLUX1.transformer, FLUX1_VAE | TINY_VAE, 3, 8),
+            "klein": Base("flux2", SMALL | TINY_KLEIN, TINY_VAE, 2, 8),
         },
         (64,),
+        (1, 4),
     ),
-}  # fmt: skip
+}
 
 
-def cases(sides: Sequence[int]) -> list[Case]:
-    """All rows, those that share models in a row, the most telling first."""
+def cases(size: Size) -> list[Case]:
+    """All rows: those that share models one after the other, the most telling first."""
     rows: list[Case] = []
     for options in (PLAIN, FP8, COMPILED):
-        rows += [Case("a", "flux1", "paper", side, options=options) for side in sides]
-        rows += [Case("b", "flux1", "full", side, options=options) for side in sides]
-        rows += [case for side in sides for case in _ours("c", "flux1", side, options)]
-        rows += [case for side in sides for case in _ours("d", "klein", side, options)]
-        rows += [Case("e", "klein", "stock", side, options=options) for side in sides]
-        rows += [Case("f", "klein", "kv", side, options=options) for side in sides]
+        for letter, base, way in (("a", "flux1", "paper"), ("b", "flux1", "full"), ("c", "flux1", "prefix"),
+                                  ("d", "klein", "prefix"), ("e", "klein", "stock"), ("f", "klein", "kv")):  # fmt: skip
+            batches = size.batches if way == "prefix" else (1,)
+            texts = [(batch, True) for batch in batches] + [
+                (batch, False) for batch in batches[::2] * (way == "prefix")
+            ]
+            rows += [Case(letter, base, way, side, *told, options) for side in size.sides for told in texts]
         if options == PLAIN:
-            ways = ("train-naive", "train-ours")
-            rows += [Case("t", base, way, side, QUERIES)
-                     for base in ("klein", "flux1") for side in sides for way in ways]  # fmt: skip
+            rows += [Case("t", base, way, side, QUERIES) for base in ("klein", "flux1") for side in size.sides
+                     for way in ("train-naive", "train-ours")]  # fmt: skip
     return rows
-
-
-def _ours(letter: str, base: str, side: int, options: str) -> list[Case]:
-    found = [Case(letter, base, "prefix", side, batch, options=options) for batch in (1, 4, 16)]
-    return [*found, Case(letter, base, "prefix", side, 16, text=False, options=options)]
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -242,12 +245,17 @@ def hasten(transformer: Any, options: str, device: torch.device) -> None:
     if options == FP8:
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
+        found: list[str] = []
+
         def inside(module: nn.Module, name: str) -> bool:
-            return isinstance(module, nn.Linear) and name.endswith("base_layer") and ".norm" not in name
+            chosen = isinstance(module, nn.Linear) and name.endswith("base_layer") and ".norm" not in name
+            found.extend([name] * chosen)
+            return chosen
 
         quantize_(transformer, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()), filter_fn=inside)
+        assert found, "nothing is in FP8: no layer of the transformer has a LoRA"
     if options in (COMPILED, FP8):
-        torch._dynamo.config.recompile_limit = 128
+        torch._dynamo.config.recompile_limit = GRAPHS
         torch._dynamo.config.fail_on_recompile_limit_hit = True  # silently eager blocks would pass for compiled ones
         transformer.compile_repeated_blocks(dynamic=False, backend="inductor" if device.type == "cuda" else "eager")
 
@@ -348,7 +356,11 @@ def ours(models: Models, case: Case) -> Work:
     plan, images = layout(grids, grid, attention), models.image(case.side, case.batch)
     shown = models.image(case.side)
 
-    def keep() -> Any:
+    def keep() -> Any:  # once for a catalog, so it is not worth compiling its shapes
+        with torch.compiler.set_stance("force_eager"):
+            return _kept()
+
+    def _kept() -> Any:
         return remember(family, [(family.encode(shown), family.encode(shown))], grids, attention)
 
     def prefill() -> None:
@@ -527,6 +539,7 @@ def measure(case: Case, models: Models) -> dict[str, Any]:
     device = models.device
     _forget_peak(device)
     grows = torch.enable_grad() if case.trains else torch.no_grad()
+    torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     with grows:
         work = WAYS[case.way](models, case)
@@ -549,10 +562,11 @@ def measure(case: Case, models: Models) -> dict[str, Any]:
 
 
 def count(case: Case, models: Models) -> dict[str, float]:
-    """FLOPs of each part, by models on the meta device: two for each multiplication with its addition."""
+    """FLOPs of each part and of an `image`, by models on the meta device; a multiplication with its addition is two."""
     with torch.enable_grad() if case.trains else torch.no_grad():
-        work = WAYS[case.way](models, case)
-        return {name: _flops(run) for name, (run, _) in work.parts.items()}
+        parts = WAYS[case.way](models, case).parts
+        flops = {name: _flops(run) for name, (run, _) in parts.items()}
+    return flops | {"image": sum(flops[name] * times for name, (_, times) in parts.items()) / case.batch}
 
 
 def _flops(run: Callable[[], object]) -> float:
@@ -592,18 +606,19 @@ def _peak(device: torch.device) -> float:
 
 
 class Results:
-    """What is measured so far, in a JSON file that is written anew after every row."""
+    """What is measured so far: a JSON file, and the table beside it, both written anew after every row."""
 
     def __init__(self, path: Path, size: str) -> None:
+        self.size = SIZES[size]
         fresh: dict[str, Any] = {"size": size, "machine": None, "peaks": {}, "flops": {}, "rows": {}}
         self.path = path
         self.told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else fresh
         if self.told["size"] != size:
             raise SystemExit(f"{path} holds results of size {self.told['size']}. Give another file with --out.")
 
-    def on(self, device: torch.device) -> None:
-        """Say where these results are from; ratios across machines mean nothing."""
-        here, kept = machine(device), self.told["machine"]
+    def on(self, here: dict[str, Any]) -> None:
+        """Say on which machine these results are measured; ratios across machines mean nothing."""
+        kept = self.told["machine"]
         if kept and any(kept[key] != here[key] for key in ("device", "torch", "diffusers")):
             raise SystemExit(f"{self.path} was measured on {kept}, this is {here}. Give another file with --out.")
         self.told["machine"] = kept or here
@@ -612,6 +627,7 @@ class Results:
         whole = self.path.with_suffix(".part")
         whole.write_text(json.dumps(self.told, indent=1))
         whole.replace(self.path)
+        self.path.with_suffix(".md").write_text(markdown(cases(self.size), self.told, self.size.sides))
 
 
 class Bench:
@@ -626,7 +642,7 @@ class Bench:
     def models(self, case: Case) -> Models:
         if self._has != case.models or self._models is None:
             self._has, self._models = None, None
-            torch.compiler.reset()
+            torch.compiler.reset()  # it knows the old ones
             _forget_peak(self.device)
             name, kind, options = case.models
             self._models = build(self.bases[name], kind, options, self.device)
@@ -634,14 +650,16 @@ class Bench:
         return self._models
 
 
-def run(cases_: Sequence[Case], results: Results, bench: Bench, minutes: float) -> None:
-    """Measure the rows that are not in the results yet, until the time is up."""
+def run(cases_: Sequence[Case], results: Results, bench: Bench, asked: argparse.Namespace) -> None:
+    """Measure these rows until the time is up."""
     began = time.monotonic()
     for index, case in enumerate(cases_):
-        if time.monotonic() - began > minutes * 60:
-            print(f"{minutes:g} minutes are over, {len(cases_) - index} rows are left: run the same command again")
+        if time.monotonic() - began > asked.minutes * 60:
+            print(
+                f"{asked.minutes:g} minutes are over, {len(cases_) - index} rows are left: run the same command again"
+            )
             return
-        row: dict[str, Any] = {"commit": commit(), "date": datetime.date.today().isoformat()}
+        row: dict[str, Any] = {"commit": asked.commit, "date": datetime.date.today().isoformat()}
         before = time.monotonic()
         fatal = False
         try:
@@ -657,9 +675,9 @@ def run(cases_: Sequence[Case], results: Results, bench: Bench, minutes: float) 
             raise SystemExit("The GPU's context is broken. Run the same command again for the rows that are left.")
 
 
-def count_all(cases_: Sequence[Case], results: Results, bases: dict[str, Base]) -> None:
+def count_all(cases_: Sequence[Case], results: Results) -> None:
     """FLOPs of all rows that have none yet; options do not change them, and a batch multiplies them."""
-    bench = Bench(bases, torch.device("meta"))
+    bench = Bench(results.size.bases, torch.device("meta"))
     for one in dict.fromkeys(map(_counted, cases_)):
         if one.name in results.told["flops"]:
             continue
@@ -678,20 +696,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:160]
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    names = {"cuda": torch.cuda.get_device_name} if device.type == "cuda" else {}
+def machine(device: torch.device, commit: str) -> dict[str, Any]:
+    """What a number belongs to."""
     return {
-        "device": names["cuda"](device) if names else f"{device.type} ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         **{name: metadata.version(name) for name in ("diffusers", "peft")},
-        "commit": commit(),
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
     }
 
 
-def commit() -> str:
-    """Of the checkout, with a + where it has changes; unknown without git."""
+def checked_out() -> str:
+    """The commit of the checkout, with a + where it has changes; unknown without git."""
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, cwd=ROOT, check=True
@@ -714,12 +732,10 @@ def derived(case: Case, told: dict[str, Any]) -> dict[str, Any]:
     """The columns of one row, None where there is nothing to say."""
     row = told["rows"][case.name]
     found: dict[str, Any] = dict.fromkeys(COLUMNS)
-    text = "" if case.text else ", no text"
-    name = f"{case.letter} {case.base} {case.way}{text}"
-    found |= {"side": case.side, "row": name, "batch": case.batch, "options": case.options}
+    found |= {"side": case.side, "row": _label(case), "batch": case.batch, "options": case.options}
     if "error" in row:
         return found | {"error": row["error"]}
-    parts, flops = row["parts"], told["flops"].get(_counted(case).name, {})
+    parts = row["parts"]
     found |= {f"{part} ms": parts[part]["s"] * 1e3 for part in ("encode", "query", "step", "decode") if part in parts}
     found |= {
         "s/image": row["image_s"],
@@ -731,15 +747,12 @@ def derived(case: Case, told: dict[str, Any]) -> dict[str, Any]:
     if not case.trains:
         found["x of (a)"] = ratio(told, replace(PAPER, side=case.side), case)
         found["x of (a), same options"] = ratio(told, replace(PAPER, side=case.side, options=case.options), case)
-    peak = told["peaks"].get("bfloat16")
-    if flops and peak:
-        batches = 1 if case.trains else case.batch
-        image = sum(flops[name] * part["times"] for name, part in parts.items()) * batches / case.batch
-        found |= {
-            "TFLOP/image": image / 1e12,
-            "step % of peak": 100 * flops["step"] * batches / parts["step"]["s"] / peak,
-            "image % of peak": 100 * image / row["image_s"] / peak,
-        }
+    if flops := told["flops"].get(_counted(case).name):
+        found["TFLOP/image"] = flops["image"] / 1e12
+        peak = told["peaks"]["bfloat16"]
+        step = flops["step"] * (1 if case.trains else case.batch)
+        found["step % of peak"] = 100 * step / parts["step"]["s"] / peak
+        found["image % of peak"] = 100 * flops["image"] / row["image_s"] / peak
     return found
 
 
@@ -760,14 +773,18 @@ def targets(told: dict[str, Any], side: int) -> list[str]:
         Case("d", "klein", "prefix", side),
     )
     stock, kv = Case("e", "klein", "stock", side), Case("f", "klein", "kv", side)
-    best, best_klein = (_cheapest(told, case) for case in (flux1, klein_))
+    best, best_klein, textless = (_cheapest(told, case) for case in (flux1, klein_, replace(klein_, text=False)))
     rows = [
         ("FLUX.1 prefix against (a), both plain, batch 1", ratio(told, paper_, flux1), 4.0),
         (f"FLUX.1 prefix, batch {best.batch}, compile and FP8, against (a) plain", ratio(told, paper_, best), 8.0),
         (f"klein prefix, batch {best_klein.batch}, compile and FP8, against (a) plain",
          ratio(told, paper_, best_klein), 60.0),
+        (f"klein prefix without text, batch {textless.batch}, compile and FP8, against (a) plain",
+         ratio(told, paper_, textless), 60.0),
         ("klein prefix against the stock pipeline, both plain, batch 1", ratio(told, stock, klein_), 2.0),
         ("klein prefix against the KV pipeline, both plain, batch 1", ratio(told, kv, klein_), 1.3),
+        ("klein prefix without text against the KV pipeline, both plain, batch 1",
+         ratio(told, kv, replace(klein_, text=False)), 1.3),
     ]  # fmt: skip
     lines = [_promise(name, value, goal, "x") for name, value, goal in rows]
     for case in (replace(one, batch=16, options=options) for one in (flux1, klein_) for options in (PLAIN, COMPILED)):
@@ -815,17 +832,40 @@ def markdown(cases_: Sequence[Case], told: dict[str, Any], sides: Sequence[int])
         f"torch {here.get('torch')}, diffusers {here.get('diffusers')}, peft {here.get('peft')}; random weights,"
         f" bfloat16, a LoRA of rank {RANK} worn. Largest matmul, TFLOP/s: {peak or 'not measured'}.",
         "A row's s/image is the sum of its parts' medians, each as often as an image needs it; the whole run beside it"
-        f" is measured in one piece, where a batch takes under {WHOLE_SECONDS:g} s. Shares of peak are of bfloat16's, in"
-        " FP8 rows too. In (f) `query` is the first step, which runs the references. (t) are training steps, per query.",
+        f" is measured in one piece, where a batch takes under {WHOLE_SECONDS:g} s. Shares of peak are of"
+        " bfloat16's, in FP8 rows too. In (f) `query` is the first step, which runs the references. (t) are training"
+        " steps, per query.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + " ---: |" * len(COLUMNS),
         *(_line(derived(case, told)) for case in cases_ if case.name in told["rows"]),
+        "",
+        "FLOPs of an image (of a query in training), counted; options and batch do not change them:",
+        "",
+        "| row | TFLOP | (a) takes |",
+        "| --- | ---: | ---: |",
+        *_counts(cases_, told),
     ]
     for side in sides:
         if told["size"] == "full":
             lines += ["", f"Targets at {side} px:", "", *targets(told, side)]
     return "\n".join(lines) + "\n"
+
+
+def _counts(cases_: Sequence[Case], told: dict[str, Any]) -> list[str]:
+    lines = []
+    for case in dict.fromkeys(map(_counted, cases_)):
+        flops, of_paper = (
+            told["flops"].get(one.name, {}).get("image") for one in (case, replace(PAPER, side=case.side))
+        )
+        if flops:
+            times = f"{of_paper / flops:.3g}x" if of_paper and not case.trains else "-"
+            lines.append(f"| {case.side} {_label(case)} | {flops / 1e12:.4g} | {times} |")
+    return lines
+
+
+def _label(case: Case) -> str:
+    return f"{case.letter} {case.base} {case.way}{'' if case.text else ', no text'}"
 
 
 def _line(found: dict[str, Any]) -> str:
@@ -841,29 +881,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write JSON and Markdown."""
     asked = _parser().parse_args(arguments)
     device = torch.device(asked.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA GPU here. Give --size tiny --device cpu for a trial.")
-    bases, sides = SIZES[asked.size]
-    every = cases(sides)
+    results = Results(asked.out, asked.size)
+    every = cases(results.size)
     chosen = [case for case in every if not asked.rows or any(_matches(case, one) for one in asked.rows)]
     if not chosen or asked.list:
         print("\n".join(case.name for case in chosen or every))
         raise SystemExit(0 if chosen else f"No row is like {asked.rows}; above are all.")
-    results = Results(asked.out, asked.size)
-    count_all(chosen, results, bases)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("There is no CUDA GPU here. Give --size tiny --device cpu for a trial.")
+    count_all(chosen, results)
     if device.type != "meta":
-        _measure_left(chosen, results, Bench(bases, device), asked)
-    table = markdown(every, results.told, sides)
-    asked.out.with_suffix(".md").write_text(table)
-    print("\n" + table)
+        _measure_left(chosen, results, device, asked)
+    print("\n" + asked.out.with_suffix(".md").read_text())
 
 
-def _measure_left(chosen: Sequence[Case], results: Results, bench: Bench, asked: argparse.Namespace) -> None:
-    results.on(bench.device)
-    results.told["peaks"] = results.told["peaks"] or peaks(bench.device)
+def _measure_left(chosen: Sequence[Case], results: Results, device: torch.device, asked: argparse.Namespace) -> None:
+    results.on(machine(device, asked.commit))
+    results.told["peaks"] = results.told["peaks"] or peaks(device)
     rows = results.told["rows"]
     left = [case for case in chosen if case.name not in rows or (asked.retry and "error" in rows[case.name])]
-    run(left, results, bench, asked.minutes)
+    run(left, results, Bench(results.size.bases, device), asked)
 
 
 def _matches(case: Case, pattern: str) -> bool:
@@ -878,6 +915,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60.0, help="Begin no row later than that.")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="Results; the table goes beside it as .md.")
     parser.add_argument("--retry", action="store_true", help="Measure rows again that ended with an error.")
+    parser.add_argument("--commit", default=checked_out(), help="What is measured, where there is no git to ask.")
     parser.add_argument("--list", action="store_true", help="Name the rows and measure nothing.")
     return parser
 
