@@ -228,7 +228,7 @@ def build(base: Base, kind: str, options: str, device: torch.device) -> Models:
         if kind != "train":
             weight.data = weight.data.to(torch.bfloat16)
     if kind == "train":
-        transformer.train().enable_gradient_checkpointing()  # neither way fits without
+        transformer.train().enable_gradient_checkpointing()  # both ways, as `--checkpointing` trains
     else:
         transformer.requires_grad_(False)
         hasten(transformer, options, device)
