@@ -64,7 +64,7 @@ def test_the_gpu_benchmark_counts_full_size_without_a_gpu(tmp_path):
     out = tmp_path / "gpu.json"
     gpu.main(["--device", "meta", "--out", str(out), "--rows", "512 ? klein*plain"])
     flops = {name: parts["image"] for name, parts in json.loads(out.read_text())["flops"].items()}
-    # klein's blocks hold some 3.5e9 parameters; 1,024 tokens of the query pass once, the result's and the text's 4 times
+    # klein's blocks hold some 3.5e9 parameters; 1,024 tokens of the query pass once, result and text at four steps
     least = 2 * 3.5e9 * (1024 + 4 * (1024 + 512))
     assert least < flops["512 d klein prefix b1 plain"] < 1.5 * least
     assert flops["512 e klein stock b1 plain"] > 2 * flops["512 d klein prefix b1 plain"]
