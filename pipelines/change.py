@@ -8,6 +8,8 @@ thresholding, Canny 1986); what is too small to be an edit is left out.
 Letters: h, w rows and columns at working resolution. Levels are those of 8 bits, 0 to 255.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,13 +17,15 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 DRIFT = 3.0  # levels by which a base may shift a whole channel without that being an edit
-COHERENT, ENERGY = 2, 2  # radii of the windows over which a difference is averaged, with and without its sign
+ENERGY, COHERENT = 2, 2  # radii of the windows over which a difference is averaged, without and with its sign
+WIDE, FAINT = 10, 8.0  # the same for faint differences over large areas; more levels than that count as so many
 FLOOR = 7  # radius of the window over which the floor is measured
 QUIET = 1.5  # levels: rounding and the like, anywhere
 DETAIL = 0.7  # of the query's own fine structure is taken for the floor where no round trip is known
 MANY, LOUDEST = 0.25, 2.0  # if so large a share of an image exceeds its floor, the floor rises, to so many times at most
 STRONG, WEAK = 2.0, 1.0  # times the floor
 SPECK, LEAST = 2.4e-5, 4  # share of an image, and pixels, that an edit has at least
+ISLAND = 1e-3  # share of an image that is left untouched amid a change at least
 LIMIT = np.float32(1e-4)  # feathering: less than this is nothing
 
 
@@ -43,12 +47,19 @@ def change_score(result: Floats, seen: Floats, coded: Floats | None = None) -> F
     other = seen if coded is None else coded
     excess = result - np.clip(result, np.minimum(seen, other), np.maximum(seen, other))
     noise = DETAIL * (seen - box(seen, 1)) if coded is None else coded - seen
-    score = np.maximum(_coherent(excess) / _floor(_coherent(noise)), _energy(excess) / _floor(_energy(noise)))
-    return score / np.clip(np.quantile(score, MANY) / WEAK, 1.0, LOUDEST).astype(np.float32)
+    measures = [_energy, partial(_coherent, radius=COHERENT), partial(_coherent, radius=WIDE, most=FAINT)]
+    score = np.max([measure(excess) / _floor(measure(noise)) for measure in measures], 0)
+    return score / _loudness(excess, noise)
 
 
-def _coherent(difference: Floats) -> Floats:
-    return np.sqrt(np.square(box(difference, COHERENT)).mean(2))
+def _loudness(excess: Floats, noise: Floats) -> float:
+    """How much noisier a result is than the floor, where it is quiet. An edit is more than grain, so grain tells."""
+    grain, expected = (_energy(each - box(each, COHERENT)) for each in (excess, noise))
+    return float(np.clip(np.quantile(grain / _floor(expected), MANY) / WEAK, 1.0, LOUDEST))
+
+
+def _coherent(difference: Floats, radius: int, most: float = 255.0) -> Floats:
+    return np.sqrt(np.square(box(np.clip(difference, -most, most), radius)).mean(2))
 
 
 def _energy(difference: Floats) -> Floats:
@@ -80,14 +91,18 @@ def _mode(values: Floats) -> float:
 
 
 def _region(strong: Mask, weak: Mask) -> Mask:
-    """The connected parts of `weak` that have enough of `strong` in them."""
-    labels = components(weak)
-    if not labels.size:
-        return weak
-    seeds = np.bincount(labels[strong[weak]], minlength=labels.max() + 1)
-    region = np.zeros_like(weak)
-    region[weak] = seeds[labels] >= max(LEAST, SPECK * weak.size)
-    return region
+    """The connected parts of `weak` that have enough of `strong` in them, and what is left between them in bits."""
+    region = _parts(weak, strong, max(LEAST, SPECK * weak.size))
+    return region | (~region & ~_parts(~region, ~region, ISLAND * weak.size))
+
+
+def _parts(mask: Mask, seeds: Mask, least: float) -> Mask:
+    """The connected parts of a mask with at least so many seeds in them."""
+    labels = components(mask)
+    found = np.zeros_like(mask)
+    if labels.size:
+        found[mask] = np.bincount(labels[seeds[mask]], minlength=labels.max() + 1)[labels] >= least
+    return found
 
 
 def components(mask: Mask) -> NDArray[np.intp]:

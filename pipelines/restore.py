@@ -21,7 +21,7 @@ from pipelines.change import Floats, box, change_mask, drift_of
 
 WINDOW = 4  # radius, in working pixels, of the windows in which result and query are compared
 SLOPES = 2.0  # how much stronger the query's detail may become
-STABLE = 58.5  # (0.03 * 255)**2, the constant of SSIM: variances well below are noise
+STABLE = 6.5  # (0.01 * 255)**2, in the place of SSIM's constants: variances well below are noise
 NEAR = 24  # radius, in working pixels, of the surroundings to which a changed region is matched
 ROWS = 256  # of the full image at a time
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
