@@ -22,7 +22,10 @@ WIDE, FAINT = 10, 8.0  # the same for faint differences over large areas; more l
 FLOOR = 7  # radius of the window over which the floor is measured
 QUIET = 1.5  # levels: rounding and the like, anywhere
 DETAIL = 0.7  # of the query's own fine structure is taken for the floor where no round trip is known
-MANY, LOUDEST = 0.25, 2.0  # if so large a share of an image exceeds its floor, the floor rises, to so many times at most
+MANY, LOUDEST = (
+    0.25,
+    2.0,
+)  # if so large a share of an image exceeds its floor, the floor rises, to so many times at most
 STRONG, WEAK = 2.0, 1.0  # times the floor
 SPECK, LEAST = 2.4e-5, 4  # share of an image, and pixels, that an edit has at least
 ISLAND = 1e-3  # share of an image that is left untouched amid a change at least

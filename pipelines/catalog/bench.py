@@ -12,6 +12,7 @@ from pipelines import adapters
 from pipelines.catalog.variants import Edits, prompt_of
 from pipelines.catalog.work import Recipe, Variant
 from pipelines.faults import leave_if_broken, out_of_memory
+from pipelines.restore import Draft
 
 if TYPE_CHECKING:
     from pipelines.transfer import Prefix
@@ -56,15 +57,20 @@ class Bench:
         self.prefixes: OrderedDict[Recipe, Prefix] = OrderedDict()
         self._remembered(usual)
 
-    def edit(self, queries: Sequence[Image.Image], variant: Variant, seeds: Sequence[int]) -> list[Image.Image]:
+    def edit(
+        self, queries: Sequence[Image.Image], variant: Variant, seeds: Sequence[int]
+    ) -> Sequence[Image.Image | Draft]:
         """Edit RGB images this way, one seed each. A batch that does not fit into memory is done in smaller ones.
+
+        Results have the sizes of their queries, or are drafts where they are to be restored to full resolution.
 
         Raises ImageError for what one query is, and what `Editor.edit` raises.
         """
         prefix = self._remembered(variant)
+        edit = self.editor.draft if variant.recipe.restore else self.editor.edit
         while True:
             try:
-                results = self.editor.edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps)
+                results = edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps)
             except Exception as error:
                 leave_if_broken(error)
                 if not out_of_memory(error) or self.editor.batch_size == 1:

@@ -127,6 +127,14 @@ def apply(
         Format | None,
         typer.Option(help="Format of the results. Default: each input's own.", rich_help_panel=EDIT),
     ] = None,
+    restore: Annotated[
+        bool,
+        typer.Option(
+            "--restore",
+            help="Results in full resolution: what the edit did not touch stays the input's, pixel for pixel.",
+            rich_help_panel=EDIT,
+        ),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many images.", rich_help_panel=CATALOG)
     ] = None,
@@ -203,6 +211,7 @@ def apply(
         steps=steps,
         seed=seed,
         format=format.value if format else None,
+        restore=restore,
         limit=limit,
         fresh=fresh,
         retry_failed=retry_failed,

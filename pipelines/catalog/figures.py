@@ -20,13 +20,14 @@ ROWS_AT_A_TIME = 1000
 SHOWN = """
 CREATE TEMP TABLE shown AS
 SELECT uri, relative_path, status, error_code, error, result_uri, width, height, seconds, scores['change'] AS change,
-       job_id, epoch(finished_at) AS finished
+       scores['kept'] AS kept, job_id, epoch(finished_at) AS finished
 FROM newest SEMI JOIN listed USING (uri)
 """
 TOTALS = """
 SELECT count(*) FILTER (status = 'done') AS done, count(*) FILTER (status = 'failed') AS failed,
        (SELECT count(*) FROM listed) AS listed,
        avg(change) FILTER (status = 'done') AS change, avg(seconds) FILTER (status = 'done') AS seconds,
+       avg(kept) FILTER (status = 'done') AS kept,
        approx_quantile(change, 0.5) FILTER (status = 'done') AS median
 FROM shown
 """
@@ -61,6 +62,7 @@ class Totals:
     """Counts of images; means over the edited ones, None where there are none. Times are in seconds.
 
     change, median  mean, and about the median, of scores['change']
+    kept            mean of scores['kept'], of those that were restored to full resolution
     """
 
     done: int
@@ -68,6 +70,7 @@ class Totals:
     listed: int
     change: float | None
     seconds: float | None
+    kept: float | None
     median: float | None
 
 

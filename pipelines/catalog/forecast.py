@@ -201,7 +201,8 @@ def _seconds_per_image(prepared: Prepared, options: Options, good: list[Input], 
         began = time.perf_counter()
         try:
             photo = codec.decode(store.read(found.uri), settings.max_pixels)
-            codec.encode(photo, bench.edit([photo.image], prepared.feed.edits.usual, [0])[0])
+            [result] = bench.edit([photo.image], prepared.feed.edits.usual, [0])
+            codec.encode(photo, stages.finished(photo, result)[0])
         except (ImageError, StoreError):
             continue
         times.append(time.perf_counter() - began)

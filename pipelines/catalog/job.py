@@ -48,6 +48,7 @@ class Options:
     steps: int | None = None
     seed: int = 0
     format: str | None = None
+    restore: bool = False
     limit: int | None = None
     fresh: bool = False
     retry_failed: bool = False
@@ -171,6 +172,7 @@ def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Seq
         steps=options.steps or usual.steps,
         seed=options.seed,
         format=options.format,
+        restore=options.restore,
     )
 
 

@@ -40,6 +40,7 @@ class Tile:
     width: int
     height: int
     change: float | None
+    kept: float | None
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _settings(prepared: "Prepared", options: "Options", summary: Summary) -> dic
         "input": options.input,
         "output": prepared.output,
         "format": recipe["format"] or "as the input",
+        "resolution": "restored, with the untouched pixels of the input" if recipe["restore"] else "enlarged",
         "base revision": recipe["revision"][:12],
         "recipe": prepared.recipe.digest()[:12],
         "job": summary.job_id,
@@ -147,7 +149,7 @@ def _tiles(rows: Sequence[dict[str, Any]]) -> list[Tile]:
 
 def _tile(row: dict[str, Any]) -> Tile:
     query, result = _stored_thumbnail(row["uri"]), _stored_thumbnail(row["result_uri"])
-    return Tile(row["relative_path"], query, result, row["width"], row["height"], row["change"])
+    return Tile(row["relative_path"], query, result, row["width"], row["height"], row["change"], row["kept"])
 
 
 def _stored_thumbnail(uri: str) -> str | None:

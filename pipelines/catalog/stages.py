@@ -22,6 +22,7 @@ from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, Variant, sha256
 from pipelines.faults import out_of_memory
+from pipelines.restore import Draft, restore
 
 if TYPE_CHECKING:
     from pipelines.catalog.bench import Bench
@@ -32,13 +33,17 @@ REQUESTS = 8  # to the store at a time, of one batch: its answers are waited for
 
 @dataclass(frozen=True)
 class Item:
-    """One image on its way through the job. `seconds` is its share of the time its batch took to edit."""
+    """One image on its way through the job.
+
+    result   of the photo's size, or a draft where it is to be restored to full resolution when it is written
+    seconds  its share of the time that its batch took to edit
+    """
 
     input: Input
     variant: Variant
     sha256: str | None = None
     photo: codec.Photo | None = None
-    result: Image.Image | None = None
+    result: Image.Image | Draft | None = None
     error: ImageError | None = None
     recorded: dict[str, Any] | None = None
     seconds: float | None = None
@@ -199,12 +204,21 @@ def _failure(error: ImageError) -> dict[str, Any]:
 def _stored(item: Item, output: str) -> dict[str, Any]:
     assert item.photo and item.result
     format = item.variant.recipe.format
-    data = codec.encode(item.photo, item.result, format)
+    image, told = finished(item.photo, item.result)
+    data = codec.encode(item.photo, image, format)
     uri = store.join(output, "images", result_name(item.input.relative_path, format))
     store.write(uri, data)
     return {
         "status": manifest.DONE,
         "result_uri": uri,
         "result_sha256": sha256(data),
-        "scores": {"change": scores.change(item.photo.image, item.result)},
+        "scores": told,
     }
+
+
+def finished(photo: codec.Photo, result: Image.Image | Draft) -> tuple[Image.Image, dict[str, float]]:
+    """A result in its photo's size, and its scores: `change`, and `kept` if it was restored to full resolution."""
+    if isinstance(result, Image.Image):
+        return result, {"change": scores.change(photo.image, result)}
+    restored = restore(photo.image, result)
+    return restored.image, {"change": scores.change(photo.image, restored.image), "kept": restored.kept}

@@ -24,6 +24,7 @@ class Recipe:
     prompt    sha256 of precomputed prompt embeddings, None without
     pairs     sha256 of the before and the after file of each pair
     format    output format, None for the input's own; decides the file, but not the pixels
+    restore   results in full resolution (`pipelines.restore`); decides the file, but not what the base makes
     seed      the number given by the user, from which every image's own seed is derived
     """
 
@@ -39,17 +40,19 @@ class Recipe:
     adapter_name: str | None = None
     adapter_version: int | None = None
     prompt: str | None = None
+    restore: bool = False
 
     @lru_cache(maxsize=1024)  # noqa: B019  recipes are few and small
     def digest(self) -> str:
         """sha256 over what decides the result files."""
-        return _digest(self.pixels_digest(), self.format)
+        told = (self.pixels_digest(), self.format)
+        return _digest(*told, "restore") if self.restore else _digest(*told)
 
     @lru_cache(maxsize=1024)  # noqa: B019
     def pixels_digest(self) -> str:
-        """sha256 over what decides the pixels."""
+        """sha256 over what decides the pixels that the base makes."""
         deciding = asdict(self)
-        for only_told in ("base", "format", "adapter_name", "adapter_version"):
+        for only_told in ("base", "format", "restore", "adapter_name", "adapter_version"):
             del deciding[only_told]
         if self.prompt is None:  # as before there were prompts: finished work stays finished
             del deciding["prompt"]
@@ -75,6 +78,7 @@ def recipe_of(
     steps: int,
     seed: int = 0,
     format: str | None = None,
+    restore: bool = False,
 ) -> Recipe:
     """The recipe of an edit with these adapters and digests of pairs, the adapters' own first.
 
@@ -90,6 +94,7 @@ def recipe_of(
         steps=steps,
         seed=seed,
         format=format,
+        restore=restore,
         **adapters.named(worn),
     )
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from infra.errors import PairError
+from pipelines.restore import Draft
 from pipelines.transfer import adapters, bases, passes
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.bases import Quantised
@@ -174,17 +175,45 @@ class Editor:
             ImageError: a query is too small or too elongated.
             ValueError: not as many seeds as queries, or fewer than one step.
         """
-        if len(seeds) != len(queries):
-            raise ValueError(f"{len(queries)} queries need as many seeds, not {len(seeds)}")
+        made = self._made([self.fit(query) for query in queries], prefix, seeds, steps)
+        return [resized(image, query.size) for image, query in zip(made, queries, strict=True)]
+
+    @torch.inference_mode()
+    def draft(
+        self,
+        queries: Sequence[Image.Image],
+        prefix: Prefix,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+    ) -> list[Draft]:
+        """The same, with results at working size and what `pipelines.restore` needs to bring them to full resolution.
+
+        Raises as `edit` does.
+        """
+        working = [self.fit(query) for query in queries]
+        made = self._made(working, prefix, seeds, steps)
+        return [Draft(image, seen, self.coded(seen)) for image, seen in zip(made, working, strict=True)]
+
+    @torch.inference_mode()
+    def coded(self, working: Image.Image) -> Image.Image:
+        """An image at working size, through the base's autoencoder and back."""
+        tokens = self.family.encode(to_tensor([working]))
+        return to_images(self.family.decode(tokens, self.grid(working)))[0]
+
+    def _made(
+        self, working: Sequence[Image.Image], prefix: Prefix, seeds: Sequence[int], steps: int | None
+    ) -> list[Image.Image]:
+        if len(seeds) != len(working):
+            raise ValueError(f"{len(working)} queries need as many seeds, not {len(seeds)}")
         steps = self.default_steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
-        working = [self.fit(query) for query in queries]
         results: dict[int, Image.Image] = {}
         for grid, indices in self._batches(working):
             images = self._edit_batch([working[i] for i in indices], grid, prefix, [seeds[i] for i in indices], steps)
             results.update(zip(indices, images, strict=True))
-        return [resized(results[i], query.size) for i, query in enumerate(queries)]
+        return [results[i] for i in range(len(working))]
 
     def _batches(self, working: Sequence[Image.Image]) -> list[tuple[Grid, list[int]]]:
         """Indices of images that go through the model together: equal grids, `batch_size` at most."""

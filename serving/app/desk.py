@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from infra.errors import RequestError
-from pipelines import adapters, codec, scores
+from pipelines import adapters, codec
 from pipelines.adapters import Worn
+from pipelines.catalog.stages import finished
 from pipelines.catalog.variants import decoded_pair
 from pipelines.catalog.work import recipe_of, sha256
+from pipelines.restore import Draft
 from pipelines.transfer import check_framing, fitted, resized
 from serving.app.directory import Directory
 from serving.app.options import Limits
@@ -37,6 +39,7 @@ class Ask:
 
     size     (width, height) of the results, None for the query's own
     format   of the results, None for the query's own
+    restore  results in full resolution, with the query's untouched pixels
     seconds  it may take from `began` on, on the clock of `time.monotonic`
     """
 
@@ -51,6 +54,7 @@ class Ask:
     steps: int | None = None
     size: tuple[int, int] | None = None
     format: str | None = None
+    restore: bool = False
     previews: bool = False
     tenant: str = ""
 
@@ -73,7 +77,7 @@ class Result:
     media_type: str
     size: tuple[int, int]
     seed: int
-    change: float
+    scores: dict[str, float]
     edited: Edited
 
 
@@ -120,6 +124,7 @@ class Desk:
             tenant=ask.tenant,
             seconds=max(0.001, ask.seconds - (time.monotonic() - ask.began)),
             previews=ask.previews,
+            coded=ask.restore,
         )
         seeds = self._seeds(ask, worn, (*own, *shown))
         if ask.size:
@@ -173,14 +178,15 @@ class Desk:
 
 def _result(order: Order, work: Work, edited: Edited) -> Result:
     photo = order.photo
-    image = resized(edited.image, photo.image.size)
+    draft = Draft(edited.image, work.query, edited.coded)
+    image, told = finished(photo, draft if work.coded else resized(edited.image, photo.image.size))
     name = codec.OUTPUT_FORMATS[order.format] if order.format else photo.format
     return Result(
         data=codec.encode(photo, image, order.format),
         media_type=MEDIA_TYPES[name],
         size=image.size,
         seed=work.seed,
-        change=scores.change(photo.image, image),
+        scores=told,
         edited=edited,
     )
 

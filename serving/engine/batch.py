@@ -174,6 +174,7 @@ class Batch:
         ticket = each.arrival.ticket
         try:
             image = self._decoded(each, each.x_1SC)
+            coded = self.editor.coded(ticket.work.query) if ticket.work.coded else None
         except Exception as error:
             leave_if_broken(error)
             ticket.fail(error)
@@ -186,7 +187,8 @@ class Batch:
             "decode": decoded - began,
         }
         company = sum(each.company) / len(each.company)
-        ticket.answer(Edited(image=image, prefix_cached=each.arrival.prefix_cached, timings=timings, batch=company))
+        cached = each.arrival.prefix_cached
+        ticket.answer(Edited(image=image, prefix_cached=cached, coded=coded, timings=timings, batch=company))
 
     def _decoded(self, each: Running, tokens_1SC: Tensor) -> Image.Image:
         [image] = to_images(self.editor.family.decode(tokens_1SC, each.context.plan.result.grid))

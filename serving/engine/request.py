@@ -34,6 +34,7 @@ class Work:
     tenant    whose request it is: the engine is fair between tenants, and between the adapters of each
     seconds   how long it may take from now on, None for as long as it takes
     previews  whether progress shows what the result looks like so far
+    coded     whether the query is wanted through the base's autoencoder and back, to restore full resolution with
     """
 
     query: Image.Image
@@ -45,6 +46,7 @@ class Work:
     tenant: str = ""
     seconds: float | None = None
     previews: bool = False
+    coded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class Progress:
 class Edited:
     """A result, at the query's working size.
 
+    coded          the query through the base's autoencoder and back, None unless it was wanted
     prefix_cached  whether the keys and values of its pairs were there already
     timings        seconds: `wait` until it joined the batch, `prepare` adapter, pairs and query, `steps`, `decode`
     batch          mean number of requests that shared its steps
@@ -67,5 +70,6 @@ class Edited:
 
     image: Image.Image
     prefix_cached: bool
+    coded: Image.Image | None = None
     timings: dict[str, float] = field(default_factory=dict)
     batch: float = 1.0

@@ -45,6 +45,9 @@ class JobRequest(BaseModel):
     format: Literal["png", "jpeg", "webp", "tiff"] | None = Field(
         None, description="Format of the results. Default: each input's own."
     )
+    restore: bool = Field(
+        False, description="Results in full resolution: what the edit did not touch stays the input's."
+    )
     limit: int | None = Field(None, ge=1, lt=2**63, description="Only the first so many images.")
     retry_failed: bool = Field(False, description="Try images again that failed before.")
     fresh: bool = Field(False, description="Edit everything again, finished or not.")
@@ -56,7 +59,8 @@ class JobRequest(BaseModel):
 
     def digest(self) -> str:
         """The same for the same request, however it was spelled."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        asked = self.model_dump(exclude=set() if self.restore else {"restore"})  # as before there was such a thing
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 class Counts(BaseModel):

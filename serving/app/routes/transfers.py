@@ -36,6 +36,8 @@ OPTIONS: dict[str, Any] = {
     "steps": {"type": "integer", "minimum": 1, "description": "Denoising steps; the base's own by default."},
     "output_format": {"type": "string", "enum": list(FORMATS), "description": "By default what `Accept` asks for,"
                       " else the query's own."},
+    "restore": {"type": "boolean", "default": False, "description": "Full resolution: what the edit did not touch"
+                " stays the query's, pixel for pixel in a lossless format."},
     "response_format": {"type": "string", "enum": ["image", "json"], "description": "The file itself, or JSON with"
                         " scores and timings. `Accept: application/json` asks for JSON too."},
     "timeout": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds it may take."},
@@ -63,7 +65,8 @@ JSON = {
 class Transfer(BaseModel):
     """One result.
 
-    scores   `change`: mean absolute difference of query and result, 0 (untouched) to 1
+    scores   `change`: mean absolute difference of query and result, 0 (untouched) to 1; `kept`: share of the pixels
+             that are the query's, if it was to be restored
     timings  seconds: `wait`, `prepare`, `steps`, `decode`, and `total` of the whole request
     """
 
@@ -166,6 +169,7 @@ def _ask(body: Body, request: Request, services: Services, caller: Caller, began
         seed=body.whole("seed", 0, SEEDS - 1),
         steps=body.whole("steps", 1, services.limits.steps),
         format=body.choice("output_format", FORMATS) or _accepted(request),
+        restore=body.yes("restore"),
         seconds=seconds or services.limits.seconds,
         began=began,
         previews=body.yes("previews"),
@@ -196,7 +200,7 @@ def _told(services: Services, order: Order, result: Result, ask: Ask) -> Transfe
         seed=result.seed,
         adapter=AdapterFacts(**adapter) if adapter else None,
         base=BaseFacts(name=services.desk.base, revision=services.desk.description.revision),
-        scores={"change": round(result.change, 6)},
+        scores={name: round(value, 6) for name, value in result.scores.items()},
         timings={**edited.timings, "total": now() - ask.began},
         prefix_cached=edited.prefix_cached,
         batch=edited.batch,
@@ -211,6 +215,8 @@ def _headers(told: Transfer) -> dict[str, str]:
         "Change": f"{told.scores['change']:.6f}",
         "Timings": ", ".join(f"{name}={seconds:.4f}" for name, seconds in told.timings.items()),
     }
+    if "kept" in told.scores:
+        facts["Kept"] = f"{told.scores['kept']:.6f}"
     if told.adapter:
         facts |= {
             "Adapter": told.adapter.name,
