@@ -8,8 +8,6 @@ thresholding, Canny 1986); what is too small to be an edit is left out.
 Letters: h, w rows and columns at working resolution. Levels are those of 8 bits, 0 to 255.
 """
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +19,8 @@ ENERGY, COHERENT = 2, 2  # radii of the windows over which a difference is avera
 WIDE, FAINT = 10, 8.0  # the same for faint differences over large areas; more levels than that count as so many
 FLOOR = 7  # radius of the window over which the floor is measured
 QUIET = 1.5  # levels: rounding and the like, anywhere
-DETAIL = 0.7  # of the query's own fine structure is taken for the floor where no round trip is known
-MANY, LOUDEST = (
-    0.25,
-    2.0,
-)  # if so large a share of an image exceeds its floor, the floor rises, to so many times at most
+DETAIL = 6  # radius below which the query's own structure is taken for noise, where no round trip is known
+QUIETEST, LOUDEST = 0.25, 2.0  # share of an image that is never all edit, and how far it may raise the floor
 STRONG, WEAK = 2.0, 1.0  # times the floor
 SPECK, LEAST = 2.4e-5, 4  # share of an image, and pixels, that an edit has at least
 ISLAND = 1e-3  # share of an image that is left untouched amid a change at least
@@ -49,19 +44,20 @@ def change_score(result: Floats, seen: Floats, coded: Floats | None = None) -> F
     """The difference in units of the noise floor, (h, w), of arrays as `change_mask` takes them."""
     other = seen if coded is None else coded
     excess = result - np.clip(result, np.minimum(seen, other), np.maximum(seen, other))
-    noise = DETAIL * (seen - box(seen, 1)) if coded is None else coded - seen
-    measures = [_energy, partial(_coherent, radius=COHERENT), partial(_coherent, radius=WIDE, most=FAINT)]
-    score = np.max([measure(excess) / _floor(measure(noise)) for measure in measures], 0)
+    noise = seen - box(seen, DETAIL) if coded is None else coded - seen
+    score = _energy(excess) / _floor(_energy(noise))
+    for radius, most in ((COHERENT, 255.0), (WIDE, FAINT)):
+        score = np.maximum(score, _coherent(excess, radius, most) / _floor(_coherent(noise, radius, most)))
     return score / _loudness(excess, noise)
 
 
-def _loudness(excess: Floats, noise: Floats) -> float:
+def _loudness(excess: Floats, noise: Floats) -> np.float32:
     """How much noisier a result is than the floor, where it is quiet. An edit is more than grain, so grain tells."""
     grain, expected = (_energy(each - box(each, COHERENT)) for each in (excess, noise))
-    return float(np.clip(np.quantile(grain / _floor(expected), MANY) / WEAK, 1.0, LOUDEST))
+    return np.float32(np.clip(np.quantile(grain / _floor(expected), QUIETEST), 1.0, LOUDEST))
 
 
-def _coherent(difference: Floats, radius: int, most: float = 255.0) -> Floats:
+def _coherent(difference: Floats, radius: int, most: float) -> Floats:
     return np.sqrt(np.square(box(np.clip(difference, -most, most), radius)).mean(2))
 
 
@@ -70,7 +66,7 @@ def _energy(difference: Floats) -> Floats:
 
 
 def _floor(noise: Floats) -> Floats:
-    return QUIET + np.sqrt(box(np.square(noise), FLOOR))
+    return np.float32(QUIET) + np.sqrt(box(np.square(noise), FLOOR))
 
 
 def drift_of(result: Floats, reference: Floats) -> Floats:

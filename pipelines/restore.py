@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipelines import scores
 from pipelines.change import Floats, box, change_mask, drift_of
 
 WINDOW = 4  # radius, in working pixels, of the windows in which result and query are compared
-SLOPES = 2.0  # how much stronger the query's detail may become
-STABLE = 6.5  # (0.01 * 255)**2, in the place of SSIM's constants: variances well below are noise
+SLOPES = np.float32(2)  # how much stronger the query's detail may become
+STABLE = np.float32(6.5)  # (0.01 * 255)**2, in the place of SSIM's constants: variances well below are noise
 NEAR = 24  # radius, in working pixels, of the surroundings to which a changed region is matched
+FEWEST = np.float32(0.02)  # share of them that is untouched; with fewer the match fades
 ROWS = 256  # of the full image at a time
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -55,8 +57,8 @@ class Restored:
 def restore(query: Image.Image, draft: Draft) -> Restored:
     """The draft in the size of its query, (H, W), which may be larger or smaller; both show the same frame.
 
-    Pixels where the enlarged mask is 0 are those of the query. Takes about 60 bytes per working pixel and 6 per pixel
-    of the query, besides the images.
+    Pixels where the enlarged mask is 0 are those of the query. Besides the image that is returned, memory is bounded
+    by the working size and a few rows of the query.
 
     Raises:
         ValueError: the images of the draft differ in size.
@@ -76,13 +78,24 @@ def restore(query: Image.Image, draft: Draft) -> Restored:
     return Restored(Image.fromarray(full), mask, 1 - touched / (full.shape[0] * full.shape[1]))
 
 
+def finished(query: Image.Image, result: Image.Image | Draft) -> tuple[Image.Image, dict[str, float]]:
+    """A result in its query's size, restored if it is a draft, and its scores.
+
+    Those are `change` (see `scores.change`), and `kept` (see `Restored`) if it was restored.
+    """
+    if isinstance(result, Image.Image):
+        return result, {"change": scores.change(query, result)}
+    restored = restore(query, result)
+    return restored.image, {"change": scores.change(query, restored.image), "kept": restored.kept}
+
+
 def _surrounding_drift(difference: Floats, mask: Floats) -> Floats:
     """What the untouched surroundings are off, carried on into the changed region (normalised convolution, Knutsson
     and Westin 1993): without it, a shade too small to be an edit would end at the mask's border."""
     untouched = (mask == 0).astype(np.float32)
-    weight = box(box(untouched, NEAR), NEAR)
-    carried = box(box(difference * untouched[..., None], NEAR), NEAR)
-    return carried / np.maximum(weight, 0.02)[..., None]  # with ever fewer neighbours it fades
+    weight: Floats = np.maximum(box(box(untouched, NEAR), NEAR), FEWEST)
+    carried: Floats = box(box(difference * untouched[..., None], NEAR), NEAR)
+    return carried / weight[..., None]
 
 
 def _gain(result: Floats, guide: Floats) -> Floats:
@@ -95,10 +108,10 @@ def _gain(result: Floats, guide: Floats) -> Floats:
     spread = box(shade * shade, WINDOW) - np.square(means @ LUMA)
     structure = (2 * np.abs(together) + STABLE) / (variance + spread + STABLE)
     # Without structure to compare, detail is taken to scale with brightness, as a reflecting surface does it.
-    as_bright = np.clip(means / np.maximum(mean, 1)[..., None], 0, SLOPES)
-    slopes = (slopes + STABLE * as_bright) / (variance + STABLE)[..., None]
-    trusted = np.square(np.clip(structure, 0, 1))
-    return np.clip(slopes, -SLOPES, SLOPES) * box(_least(trusted), 1)[..., None]
+    as_bright = np.clip(means / np.maximum(mean, np.float32(1))[..., None], 0, SLOPES)
+    slopes = np.clip((slopes + STABLE * as_bright) / (variance + STABLE)[..., None], -SLOPES, SLOPES)
+    trusted: Floats = np.square(np.clip(structure, 0, 1))
+    return slopes * box(_least(trusted), 1)[..., None]
 
 
 def _least(values: Floats) -> Floats:

@@ -24,6 +24,7 @@ from pipelines.catalog.feed import planned
 from pipelines.catalog.job import Options, Prepared, job_of, workers_here
 from pipelines.catalog.listing import Catalog, Input, Passed, list_catalog
 from pipelines.catalog.plan import Settled
+from pipelines.restore import finished
 
 LOOKED_AT = 2000
 HEADERS_AT_ONCE = 16
@@ -202,7 +203,7 @@ def _seconds_per_image(prepared: Prepared, options: Options, good: list[Input], 
         try:
             photo = codec.decode(store.read(found.uri), settings.max_pixels)
             [result] = bench.edit([photo.image], prepared.feed.edits.usual, [0])
-            codec.encode(photo, stages.finished(photo, result)[0])
+            codec.encode(photo, finished(photo.image, result)[0])
         except (ImageError, StoreError):
             continue
         times.append(time.perf_counter() - began)

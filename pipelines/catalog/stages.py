@@ -10,25 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from infra import store
 from infra.errors import EditTransferError, ImageError, StoreError, StoreUnavailable
-from pipelines import codec, scores
+from pipelines import codec
 from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input, result_name
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, Variant, sha256
 from pipelines.faults import out_of_memory
-from pipelines.restore import Draft, restore
+from pipelines.restore import Draft, finished
 
 if TYPE_CHECKING:
     from pipelines.catalog.bench import Bench
 
 HEADER_BYTES = 256 * 1024
 REQUESTS = 8  # to the store at a time, of one batch: its answers are waited for, not computed
+_FINISHING = Lock()  # what is computed takes memory: one image at a time
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def _failure(error: ImageError) -> dict[str, Any]:
 def _stored(item: Item, output: str) -> dict[str, Any]:
     assert item.photo and item.result
     format = item.variant.recipe.format
-    image, told = finished(item.photo, item.result)
+    with _FINISHING:
+        image, told = finished(item.photo.image, item.result)
     data = codec.encode(item.photo, image, format)
     uri = store.join(output, "images", result_name(item.input.relative_path, format))
     store.write(uri, data)
@@ -214,11 +217,3 @@ def _stored(item: Item, output: str) -> dict[str, Any]:
         "result_sha256": sha256(data),
         "scores": told,
     }
-
-
-def finished(photo: codec.Photo, result: Image.Image | Draft) -> tuple[Image.Image, dict[str, float]]:
-    """A result in its photo's size, and its scores: `change`, and `kept` if it was restored to full resolution."""
-    if isinstance(result, Image.Image):
-        return result, {"change": scores.change(photo.image, result)}
-    restored = restore(photo.image, result)
-    return restored.image, {"change": scores.change(photo.image, restored.image), "kept": restored.kept}

@@ -15,10 +15,9 @@ from PIL import Image
 from infra.errors import RequestError
 from pipelines import adapters, codec
 from pipelines.adapters import Worn
-from pipelines.catalog.stages import finished
 from pipelines.catalog.variants import decoded_pair
 from pipelines.catalog.work import recipe_of, sha256
-from pipelines.restore import Draft
+from pipelines.restore import Draft, finished
 from pipelines.transfer import check_framing, fitted, resized
 from serving.app.directory import Directory
 from serving.app.options import Limits
@@ -179,7 +178,7 @@ class Desk:
 def _result(order: Order, work: Work, edited: Edited) -> Result:
     photo = order.photo
     draft = Draft(edited.image, work.query, edited.coded)
-    image, told = finished(photo, draft if work.coded else resized(edited.image, photo.image.size))
+    image, told = finished(photo.image, draft if work.coded else resized(edited.image, photo.image.size))
     name = codec.OUTPUT_FORMATS[order.format] if order.format else photo.format
     return Result(
         data=codec.encode(photo, image, order.format),
