@@ -22,7 +22,8 @@ QUIET = 1.5  # levels: rounding and the like, anywhere
 DETAIL = 6  # radius below which the query's own structure is taken for noise, where no round trip is known
 QUIETEST, LOUDEST = 0.25, 2.0  # share of an image that is never all edit, and how far it may raise the floor
 STRONG, WEAK = 2.0, 1.0  # times the floor
-SPECK, LEAST = 2.4e-5, 4  # share of an image, and pixels, that an edit has at least
+SPECK = 5e-5  # share of an image that an edit has at least
+LEAST = (2 * ENERGY + 1) ** 2 + 1  # and pixels: more than one that averaging has spread
 ISLAND = 1e-3  # share of an image that is left untouched amid a change at least
 LIMIT = np.float32(1e-4)  # feathering: less than this is nothing
 
@@ -46,7 +47,8 @@ def change_score(result: Floats, seen: Floats, coded: Floats | None = None) -> F
     excess = result - np.clip(result, np.minimum(seen, other), np.maximum(seen, other))
     noise = seen - box(seen, DETAIL) if coded is None else coded - seen
     score = _energy(excess) / _floor(_energy(noise))
-    for radius, most in ((COHERENT, 255.0), (WIDE, FAINT)):
+    wide = min(WIDE, min(score.shape) // 16)
+    for radius, most in ((COHERENT, 255.0), (wide, FAINT)):
         score = np.maximum(score, _coherent(excess, radius, most) / _floor(_coherent(noise, radius, most)))
     return score / _loudness(excess, noise)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from infra import registry
 from pipelines import adapters
+from pipelines.restore import restore
 from pipelines.transfer import Editor
 from tests.serving.adapters import publish
 
@@ -122,3 +123,22 @@ def test_adapters_are_told(endpoint):
     for path in ("/nobody", "/nobody/versions", "/invert/versions/9", "/invert/aliases/none", "/Bad%20name"):
         assert get(path).status_code == 404, path
         assert endpoint.registry not in get(path).text
+
+
+def test_a_result_in_full_resolution_is_that_of_the_editor_restored(url, endpoint, scene):
+    query, before, after = (scene(seed, (300, 200)) for seed in (5, 6, 7))
+
+    def file(image: Image.Image) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    files = [("query", file(query)), ("before", file(before)), ("after", file(after))]
+    answer = requests.post(url, files=files, data={"seed": "3", "restore": "true"})
+    editor = Editor.load(endpoint.base)
+    [draft] = editor.draft([query], editor.remember([(before, after)]), seeds=[3])
+    expected = restore(query, draft)
+    assert np.array_equal(pixels(answer.content), np.asarray(expected.image))
+    assert float(answer.headers["x-edit-transfer-kept"]) == pytest.approx(expected.kept, abs=1e-6)
+    plain = requests.post(url, files=files, data={"seed": "3"})
+    assert plain.content != answer.content and "x-edit-transfer-kept" not in plain.headers

@@ -267,3 +267,48 @@ def test_fresh_does_without_a_damaged_manifest(apply, photos, tmp_path):
     assert refused.code == 2 and "--fresh" in refused.beside
     assert apply(photos, tmp_path / "out", "--limit", "1", "--fresh").code in (0, 3)
     assert len(rows_of(tmp_path / "out")) == 1
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder with a pair that puts a patch on an object, and one with photos ten times as large as the base works."""
+    import torch
+
+    from training.evaluation.suite import to_image
+    from training.scenes import FAMILIES, draw_scenes, render
+
+    generator = torch.Generator().manual_seed(3)
+    pair, photos = tmp_path_factory.mktemp("patch"), tmp_path_factory.mktemp("large")
+    shown = draw_scenes(1, (64, 64), generator, classes=("bag",))
+    after = FAMILIES["add"].apply(shown, torch.tensor([[0.25, 0.3, 0.7, 0.15, 1.0]]))
+    save(to_image(render(shown, (64, 64))[0]), pair / "before.png")
+    save(to_image(render(after, (64, 64))[0]), pair / "after.png")
+    query = to_image(render(draw_scenes(1, (640, 640), generator, classes=("mug",)), (640, 640))[0])
+    save(query, photos / "mug.png")
+    cutout = query.copy()
+    cutout.putalpha(Image.linear_gradient("L").resize(query.size))
+    save(cutout, photos / "cutout.png")
+    return pair, photos
+
+
+def test_restored_results_keep_what_the_edit_did_not_touch(ray_cluster, patched, tmp_path):
+    """The bundled base, a pair that is local, and files that lose nothing."""
+    folder, photos = patched
+    shared = ["apply", "--pair", str(folder / "before.png"), str(folder / "after.png"), "--input", str(photos)]
+    shared += ["--output", str(tmp_path / "out"), "--json", "--workers", "1"]
+    rows, same = [], []
+    for options in ([], ["--restore"], ["--restore"]):
+        told = CliRunner().invoke(app, [*shared, *options])
+        assert told.exit_code == 0, told.output
+        rows.append(rows_of(tmp_path / "out"))
+        with Image.open(tmp_path / "out/images/mug.png") as result, Image.open(photos / "mug.png") as query:
+            same.append((np.asarray(result) == np.asarray(query)).all(2).mean())
+    plain, restored, again = (each["mug.png"] for each in rows)
+    kept = dict(restored["scores"])["kept"]
+    assert set(dict(plain["scores"])) == {"change"} and 0.3 < kept < 1
+    assert same[1] >= kept > same[0] + 0.2
+    assert plain["work_id"] != restored["work_id"] and plain["seed"] == restored["seed"]
+    assert again == restored and json.loads(told.stdout)["skipped"] == 2
+    assert f"{kept * 100:.0f} % kept" in (tmp_path / "out/report.html").read_text()
+    with Image.open(tmp_path / "out/images/cutout.png") as result, Image.open(photos / "cutout.png") as query:
+        assert result.getchannel("A").tobytes() == query.getchannel("A").tobytes()

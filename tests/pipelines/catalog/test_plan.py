@@ -51,7 +51,8 @@ def test_where_nobody_has_looked_at_the_input_the_reader_decides(status, retry):
 
 @pytest.mark.parametrize("status", ["done", "failed"])
 @pytest.mark.parametrize(
-    "change", [{"steps": 5}, {"revision": "2"}, {"pairs": (("x", "z"),)}, {"format": "png"}, {"seed": 1}]
+    "change",
+    [{"steps": 5}, {"revision": "2"}, {"pairs": (("x", "z"),)}, {"format": "png"}, {"seed": 1}, {"restore": True}],
 )
 def test_another_recipe_is_other_work(status, change):
     rows = recorded(("a", "e", "sha", status))
@@ -67,5 +68,6 @@ def test_a_bad_path_that_was_mended_is_tried_again():
 def test_the_name_of_the_base_decides_nothing_and_the_format_no_pixels():
     assert replace(RECIPE, base="elsewhere").work_id("sha") == RECIPE.work_id("sha")
     assert replace(RECIPE, format="png").seed_for("sha") == RECIPE.seed_for("sha")
+    assert replace(RECIPE, restore=True).seed_for("sha") == RECIPE.seed_for("sha")
     assert replace(RECIPE, seed=1).seed_for("sha") != RECIPE.seed_for("sha") != RECIPE.seed_for("other")
     assert all(0 <= RECIPE.seed_for(str(n)) < 2**63 for n in range(100))

@@ -140,3 +140,14 @@ def test_precomputed_prompts_are_read(folder):
     told = Editor.load(folder, prompt_embeds=torch.ones(1, 3, CONTEXT))
     results = [editor.edit([picture(3)], editor.remember([PAIR]), seeds=[1])[0] for editor in (silent, told)]
     assert ImageChops.difference(*results).getbbox() is not None
+
+
+def test_a_draft_is_the_result_before_it_is_enlarged(folder):
+    editor = Editor.load(folder)
+    prefix, queries = editor.remember([PAIR]), [picture(3, (200, 120)), picture(4, (33, 200))]
+    drafts = editor.draft(queries, prefix, seeds=[1, 2])
+    results = editor.edit(queries, prefix, seeds=[1, 2])
+    for query, draft, result in zip(queries, drafts, results, strict=True):
+        assert draft.result.resize(query.size, Image.Resampling.LANCZOS).tobytes() == result.tobytes()
+        assert draft.seen.tobytes() == editor.fit(query).tobytes() != draft.coded.tobytes()
+        assert draft.coded.size == draft.seen.size == draft.result.size
