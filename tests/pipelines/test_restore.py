@@ -1,4 +1,4 @@
-"""Full resolution out: photographs of up to 12 megapixels, local and global edits, the bundled base's own autoencoder."""
+"""Full resolution out: photographs of up to 12 megapixels, local and global edits, real round trips of the base."""
 
 import io
 from dataclasses import dataclass
