@@ -14,11 +14,11 @@ from pipelines.catalog.listing import AS_THE_REST, Own
 from pipelines.catalog.work import Variant, sha256
 
 if TYPE_CHECKING:
-    import torch
-
     from pipelines.transfer import Pair
+    from pipelines.transfer.family import Prompt
 
 PROMPT = "prompt_embeds"  # the tensor in a file of prompt embeddings, (1, T, E)
+POOLED = "pooled_prompt_embeds"  # and of the pooled ones, (1, P), for bases that take them
 VARIANTS_KEPT = 4096
 
 
@@ -123,22 +123,27 @@ def _whole(text: str) -> int:
         raise UsageError(f"the seed {text!r} is no whole number.") from None
 
 
-def prompt_of(uri: str | None) -> "torch.Tensor | None":
-    """Precomputed prompt embeddings, (1, T, E). Raises UsageError, StoreError."""
+def prompt_of(uri: str | None) -> "Prompt | None":
+    """Precomputed prompt embeddings, (1, T, E), and pooled ones if the file has them. Raises UsageError, StoreError."""
     if uri is None:
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    from pipelines.transfer.family import Prompt
+
     try:
-        tensor = load(store.read(uri))[PROMPT]
+        tensors = load(store.read(uri))
+        tensor, pooled = tensors[PROMPT], tensors.get(POOLED)
     except (SafetensorError, KeyError):
         raise UsageError(
             f"{uri}: prompt embeddings are a tensor `{PROMPT}` (1, T, E) in a .safetensors file."
         ) from None
     if tensor.ndim != 3 or len(tensor) != 1:
         raise UsageError(f"{uri}: prompt embeddings are (1, T, E), not {tuple(tensor.shape)}.")
-    return tensor
+    if pooled is not None and (pooled.ndim != 2 or len(pooled) != 1):
+        raise UsageError(f"{uri}: pooled prompt embeddings are (1, P), not {tuple(pooled.shape)}.")
+    return Prompt(tensor, pooled)
 
 
 def read_pairs(given: Sequence[tuple[str, str]]) -> list[tuple[str, bytes, bytes]]:

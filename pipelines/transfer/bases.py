@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from infra.errors import BaseNotFound
+from pipelines.transfer.family import Family, Prompt
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
 
+Text = Tensor | Prompt | None
 Quantised = Literal["none", "float8"]
 
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
@@ -115,7 +117,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None = None) -> Flux2:
+def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text = None) -> Family:
     """Load the models of a base folder onto a device.
 
     Raises:
@@ -127,7 +129,7 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
         raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
 
 
-def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Tensor | None) -> Flux2:
+def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) -> Flux2:
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
     from diffusers.utils import logging
 
@@ -154,6 +156,6 @@ def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
-_LOADERS: dict[str, Callable[[Path, torch.device, torch.dtype, Tensor | None], Flux2]] = {
+_LOADERS: dict[str, Callable[[Path, torch.device, torch.dtype, Text], Family]] = {
     "Flux2Transformer2DModel": _load_flux2,
 }

@@ -17,7 +17,7 @@ from pipelines.restore import Draft
 from pipelines.transfer import adapters, bases, passes
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.bases import Quantised
-from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.family import Family, Prompt, suited
 from pipelines.transfer.layout import Attention, Grid, layout, working_size
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.sampler import denoise, draw_noise
@@ -43,7 +43,7 @@ class Editor:
 
     def __init__(
         self,
-        family: Flux2,
+        family: Family,
         *,
         base: str,
         revision: str,
@@ -74,7 +74,7 @@ class Editor:
         dtype: torch.dtype | None = None,
         attention: Attention | None = None,
         max_area: int | None = None,
-        prompt_embeds: Tensor | None = None,
+        prompt_embeds: Tensor | Prompt | None = None,
         batch_size: int = 8,
         quantised: Quantised = "none",
     ) -> Editor:
@@ -124,17 +124,14 @@ class Editor:
         self._worn = adapters.wear(self.family.transformer, loras, worn)
         self.adapter_digest = digest
 
-    def say(self, prompt_embeds: Tensor | None) -> None:
+    def say(self, prompt_embeds: Tensor | Prompt | None) -> None:
         """Use this text, precomputed (1, T, E), from now on, or none; what was remembered before is void.
 
         Raises:
             ValueError: its width E is not that of the base.
         """
-        width = self.family.prompt_BTE.shape[-1]
-        prompt = torch.zeros(1, 0, width) if prompt_embeds is None else prompt_embeds
-        if prompt.shape[-1] != width:
-            raise ValueError(f"these prompt embeddings are {prompt.shape[-1]} wide, but the base takes {width}")
-        self.family.prompt_BTE = prompt.to(self.family.device, self.family.transformer.dtype)
+        prompt = suited(prompt_embeds, self.family.silence)
+        self.family.prompt = prompt.to(self.family.device, self.family.transformer.dtype)
 
     @staticmethod
     def revision_of(base: str | Path | None) -> str:

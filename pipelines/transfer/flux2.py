@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.transfer.attention import Memory, Segment, install
+from pipelines.transfer.family import Prompt, suited
 from pipelines.transfer.layout import Grid, Panel
 
 if TYPE_CHECKING:
@@ -27,22 +28,33 @@ class Flux2:
 
     Args:
         transformer, vae, scheduler: diffusers' own models; the transformer gets our attention processors.
-        prompt_BTE: precomputed prompt embeddings, B = 1; none means no text tokens at all.
+        prompt: precomputed; none means no text tokens at all.
     """
+
+    per_image: tuple[str, ...] = (
+        "time_guidance_embed",
+        "double_stream_modulation_img",
+        "double_stream_modulation_txt",
+        "single_stream_modulation",
+        "norm_out",
+    )
 
     def __init__(
         self,
         transformer: Flux2Transformer2DModel,
         vae: AutoencoderKLFlux2,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        prompt_BTE: Tensor | None = None,
+        prompt: Tensor | Prompt | None = None,
     ) -> None:
         install(transformer)
         self.transformer = transformer
         self.vae = vae
         self.scheduler = scheduler
-        width = transformer.config.joint_attention_dim
-        self.prompt_BTE = prompt_BTE if prompt_BTE is not None else torch.zeros(1, 0, width)
+        self.prompt = suited(prompt, self.silence)
+
+    @property
+    def silence(self) -> Prompt:
+        return Prompt(torch.zeros(1, 0, self.transformer.config.joint_attention_dim))
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +89,10 @@ class Flux2:
         latents = F.pixel_shuffle(patches * deviation + mean, 2)
         return self.vae.decode(latents).sample.clamp(-1, 1)
 
+    def ids(self, panels: Sequence[Panel]) -> Tensor:
+        """Position ids (S, 4): every panel has a time of its own."""
+        return torch.cat([panel.ids() for panel in panels])
+
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.vae.bn
         deviation = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
@@ -94,7 +110,7 @@ class Flux2:
         It reads the same segments for every image, or those of `each`.
         """
         memory = Memory(read=read, each=each, record=True)
-        no_text = self.prompt_BTE[:, :0]
+        no_text = self.prompt.tokens_1TE[:, :0]
         self._forward(tokens_BSC, panels, no_text, torch.zeros(1), memory)
         return memory.segment()
 
@@ -107,11 +123,11 @@ class Flux2:
         each: Sequence[Sequence[Segment]] = (),
     ) -> Tensor:
         """Velocity of the result at noise level `t_B` in [0, 1], (B,) or one for all, reading the clean blocks."""
-        return self._forward(tokens_BSC, [panel], self.prompt_BTE, t_B, Memory(read=read, each=each))
+        return self._forward(tokens_BSC, [panel], self.prompt.tokens_1TE, t_B, Memory(read=read, each=each))
 
     def run_full(self, tokens_BSC: Tensor, panels: Sequence[Panel], t_B: Tensor) -> Tensor:
         """Velocity of the first panel when all tokens see all, all modulated at `t_B`: the stock pass."""
-        velocity = self._forward(tokens_BSC, panels, self.prompt_BTE, t_B, None)
+        velocity = self._forward(tokens_BSC, panels, self.prompt.tokens_1TE, t_B, None)
         return velocity[:, : panels[0].tokens]
 
     def _forward(
@@ -125,7 +141,7 @@ class Flux2:
             hidden_states=tokens.to(self.device, model.dtype),
             encoder_hidden_states=prompt.to(self.device, model.dtype).expand(batch, -1, -1),
             timestep=t.to(self.device),
-            img_ids=torch.cat([panel.ids() for panel in panels]).to(self.device),
+            img_ids=self.ids(panels).to(self.device),
             txt_ids=text_ids.to(self.device),
             guidance=guidance.to(self.device) if guidance is not None else None,
             joint_attention_kwargs={"memory": memory} if memory is not None else None,

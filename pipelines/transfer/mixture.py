@@ -16,15 +16,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from pipelines.transfer.family import Family
+
 BARE = "__base__"  # PEFT's name for: no adapter
-# Of the FLUX.2 family, modules whose last input has a row for every image and not one for every token.
-PER_IMAGE = (
-    "time_guidance_embed",
-    "double_stream_modulation_img",
-    "double_stream_modulation_txt",
-    "single_stream_modulation",
-    "norm_out",
-)
 
 
 class Mixture:
@@ -33,12 +27,12 @@ class Mixture:
     Outside of `worn` the transformer does what it did before.
     """
 
-    def __init__(self, transformer: nn.Module) -> None:
-        self.transformer = transformer
+    def __init__(self, family: Family) -> None:
+        self.transformer: nn.Module = family.transformer
         self._names: list[str] | None = None
         self._hooked: WeakSet[nn.Module] = WeakSet()
-        for name in PER_IMAGE:
-            module = transformer.get_submodule(name)
+        for name in family.per_image:
+            module = self.transformer.get_submodule(name)
             module.forward = self._image_by_image(module.forward)
 
     def refresh(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.transfer.attention import Segment, join
-from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Attention, Grid, Layout, Panel, layout
 from pipelines.transfer.sampler import Velocity
 
@@ -37,7 +37,7 @@ class Prefix:
 
 
 def remember(
-    family: Flux2, pairs_1SC: Sequence[tuple[Tensor, Tensor]], grids: Sequence[Grids], attention: Attention
+    family: Family, pairs_1SC: Sequence[tuple[Tensor, Tensor]], grids: Sequence[Grids], attention: Attention
 ) -> Prefix:
     """Run the clean tokens of some pairs, each on its own, for all queries to come."""
     if attention == "full":
@@ -65,7 +65,7 @@ class Context:
         return self.plan.result.grid if self.clean_1SC is None else self.plan
 
 
-def contexts(family: Flux2, query_BSC: Tensor, prefixes: Sequence[Prefix], plans: Sequence[Layout]) -> list[Context]:
+def contexts(family: Family, query_BSC: Tensor, prefixes: Sequence[Prefix], plans: Sequence[Layout]) -> list[Context]:
     """Run some queries of one grid together, each after a prefix of its own, all of one attention."""
     if prefixes[0].segment is None:
         return [
@@ -77,7 +77,7 @@ def contexts(family: Flux2, query_BSC: Tensor, prefixes: Sequence[Prefix], plans
     return [Context(plan, tuple(read)) for plan, *read in zip(plans, segments, queries, strict=True)]
 
 
-def velocities(family: Flux2, x_BSC: Tensor, t_B: Tensor, read: Sequence[Context]) -> Tensor:
+def velocities(family: Family, x_BSC: Tensor, t_B: Tensor, read: Sequence[Context]) -> Tensor:
     """The velocities of results whose contexts are of one kind, each at a noise level of its own."""
     plan = read[0].plan
     if read[0].clean_1SC is None:
@@ -86,7 +86,7 @@ def velocities(family: Flux2, x_BSC: Tensor, t_B: Tensor, read: Sequence[Context
     return family.run_full(torch.cat([x_BSC.to(clean.dtype), clean], 1), _panels(plan), t_B)
 
 
-def velocity_field(family: Flux2, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
+def velocity_field(family: Family, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
     """The velocity of a batch of results, given the clean tokens of their queries.
 
     Clean blocks run here once under prefix attention, else at every call.

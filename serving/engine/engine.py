@@ -61,7 +61,7 @@ class Engine:
 
         torch.set_num_threads(1)
         self.editor = Editor.load(base)
-        mixture = Mixture(self.editor.family.transformer)
+        mixture = Mixture(self.editor.family)
         self.batch, self._mixture, self.max_batch = Batch(self.editor, mixture), mixture, max_batch
         self.wardrobe = Wardrobe(self.editor, mixture, adapters_mib * MEBIBYTE)
         self.prefixes: Shelf[Prefix] = Shelf(prefixes_mib * MEBIBYTE)

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pipelines.transfer import bases
 
 
 @cache
-def transformer_of(base: Path) -> torch.nn.Module:
+def transformer_of(base: Path) -> Any:
     """The transformer of a base, to make LoRAs for."""
     return Flux2Transformer2DModel.from_pretrained(base / "transformer")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Grid, layout
 from training.base.architecture import Recipe
 from training.base.batches import Batch, Encoder, draw_batch
@@ -33,7 +33,7 @@ class TransferLoss:
     """
 
     def __init__(
-        self, family: Flux2, reader: PairReader, preview: Preview, encode: Encoder, recipe: Recipe, seed: int
+        self, family: Family, reader: PairReader, preview: Preview, encode: Encoder, recipe: Recipe, seed: int
     ) -> None:
         self.family = family
         self.reader = reader

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.transfer.flux2 import Flux2
+from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Attention, layout
 from pipelines.transfer.passes import remember, velocity_field
 from training.fit.draw import Group
@@ -16,7 +16,7 @@ from training.loss import importance
 
 
 def group_loss(
-    family: Flux2, attention: Attention, steps: int, group: Group, generator: torch.Generator, *, keep: bool = False
+    family: Family, attention: Attention, steps: int, group: Group, generator: torch.Generator, *, keep: bool = False
 ) -> Tensor:
     """Mean loss of a group; its pairs run once for all of its queries, with gradients.
 
@@ -35,7 +35,7 @@ def group_loss(
     return (error_BS * importance(query, truth)).mean()
 
 
-def _velocity(family: Flux2, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
+def _velocity(family: Family, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
     grids = [(view.grid, view.grid) for view in group.pairs]
     pairs = [(view.before[None].to(query), view.after[None].to(query)) for view in group.pairs]
     plan = layout(grids, group.grid, attention)
@@ -43,7 +43,7 @@ def _velocity(family: Flux2, attention: Attention, group: Group, query: Tensor, 
 
 
 @torch.no_grad()
-def _of_base(family: Flux2, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
+def _of_base(family: Family, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
     family.transformer.disable_lora()
     try:
         return _velocity(family, attention, group, query, noisy, t_B)

@@ -43,7 +43,7 @@ def test_every_image_of_a_mixed_batch_is_as_if_alone(loras, attention):
         expected.append(velocity(x_BSC[row : row + 1], LEVELS[row : row + 1]))
 
     family = together.family
-    mixture = Mixture(family.transformer)
+    mixture = Mixture(family)
     for name, [lora] in [(name, worn) for name, worn in loras.items() if name]:
         lora_adapters.hang(family.transformer, lora, name)
     mixture.refresh()
@@ -65,7 +65,7 @@ def test_a_transformer_without_a_mixture_at_work_does_what_it_did(loras, scene):
 
     plain, mixed = Editor.load(), Editor.load()
     before = edit(plain)
-    Mixture(mixed.family.transformer).refresh()
+    Mixture(mixed.family).refresh()
     assert edit(mixed) == before
     mixed.wear(loras["worn0"])
     plain.wear(loras["worn0"])

@@ -87,7 +87,7 @@ def whole(tokens: dict[str, torch.Tensor], prompt: torch.Tensor) -> torch.Tensor
 
 
 def test_cached_prefix_equals_the_masked_sequence_run_whole(family, tokens):
-    expected = whole(tokens, family.prompt_BTE)
+    expected = whole(tokens, family.prompt.tokens_1TE)
     assert expected.std() > 0.01  # a model that answers nothing would agree with anything
     torch.testing.assert_close(cached(family, tokens), expected, atol=1e-4, rtol=1e-4)
 
