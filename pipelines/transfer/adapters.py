@@ -7,14 +7,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from infra.errors import AdapterNotFound
 
 if TYPE_CHECKING:
-    from diffusers import Flux2Transformer2DModel
+    from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+
+    Transformer = Flux2Transformer2DModel | FluxTransformer2DModel
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
 PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote
@@ -61,7 +63,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora], worn: Sequence[Outline] = ()) -> list[Outline]:
+def wear(transformer: Transformer, loras: Sequence[Lora], worn: Sequence[Outline] = ()) -> list[Outline]:
     """Put these LoRAs into the transformer instead of those it has, unfused and switched on. None takes all off.
 
     Args:
@@ -91,7 +93,7 @@ def wear(transformer: Flux2Transformer2DModel, loras: Sequence[Lora], worn: Sequ
     return outlines
 
 
-def hang(transformer: Flux2Transformer2DModel, lora: Lora, name: str) -> None:
+def hang(transformer: Transformer, lora: Lora, name: str) -> None:
     """Put a LoRA beside those that the transformer has, under a name of its own, for `Mixture.worn`.
 
     Raises:
@@ -103,13 +105,13 @@ def hang(transformer: Flux2Transformer2DModel, lora: Lora, name: str) -> None:
     transformer.requires_grad_(False).eval()
 
 
-def take_off(transformer: Flux2Transformer2DModel) -> None:
+def take_off(transformer: Transformer) -> None:
     """The transformer as the base has it, without LoRA layers."""
     if getattr(transformer, "peft_config", None):
         transformer.unload_lora()
 
 
-def _load(transformer: Flux2Transformer2DModel, path: Path, name: str, outline: Outline, swap: bool) -> None:
+def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swap: bool) -> None:
     _check_fit(transformer, path, _bare(outline.shapes))
     prefix = PREFIX if _prefixed(outline.shapes) else None
     with warnings.catch_warnings():
@@ -150,7 +152,7 @@ def _bare(shapes: Shapes) -> Shapes:
     return {key.removeprefix(f"{PREFIX}."): shape for key, shape in shapes.items()} if _prefixed(shapes) else shapes
 
 
-def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) -> tuple[Path, int]:
+def rewritten(transformer: Transformer, path: Path, folder: Path) -> tuple[Path, int]:
     """A LoRA's file written anew in the plain format of diffusers, and its rank; `transformer` may be on `meta`.
 
     Other tools' names of layers become those of diffusers, as far as diffusers itself knows them.
@@ -158,8 +160,7 @@ def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) ->
     Raises:
         AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
     """
-    from diffusers.loaders import Flux2LoraLoaderMixin
-
+    loader = loader_of(transformer)
     _file_digest(path)
     if any(key.startswith(PEFT_KEYS) for key in _outline(path).shapes):
         raise AdapterNotFound(
@@ -167,7 +168,7 @@ def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) ->
             " `save_lora_adapter` of diffusers."
         )
     try:
-        state, metadata = Flux2LoraLoaderMixin.lora_state_dict(
+        state, metadata = loader.lora_state_dict(
             path.parent, weight_name=path.name, local_files_only=True, return_lora_metadata=True
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -175,7 +176,7 @@ def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) ->
     state, metadata = ({key.removeprefix(f"{PREFIX}."): value for key, value in (each or {}).items()}
                        for each in (state, metadata))  # fmt: skip
     _check_fit(transformer, path, {key: tuple(weight.shape) for key, weight in state.items()})
-    Flux2LoraLoaderMixin.save_lora_weights(
+    loader.save_lora_weights(
         save_directory=folder,
         transformer_lora_layers=state,
         weight_name=path.name,
@@ -184,7 +185,15 @@ def rewritten(transformer: Flux2Transformer2DModel, path: Path, folder: Path) ->
     return folder / path.name, max(len(weight) for key, weight in state.items() if ".lora_A." in key)
 
 
-def _check_fit(transformer: Flux2Transformer2DModel, path: Path, shapes: Shapes) -> None:
+def loader_of(transformer: Transformer) -> Any:
+    """What reads and writes files of LoRAs for a transformer of this class in diffusers."""
+    from diffusers import FluxTransformer2DModel, loaders
+
+    flux1 = isinstance(transformer, FluxTransformer2DModel)
+    return loaders.FluxLoraLoaderMixin if flux1 else loaders.Flux2LoraLoaderMixin
+
+
+def _check_fit(transformer: Transformer, path: Path, shapes: Shapes) -> None:
     """Raise unless every key names a layer of the transformer of that width; diffusers would pass over some of the
     others in silence."""
     known = {name.replace(".base_layer", ""): module for name, module in transformer.named_modules()}

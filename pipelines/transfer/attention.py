@@ -1,4 +1,4 @@
-"""Prefix attention for the FLUX.2 family: processors that read keys and values kept from clean blocks.
+"""Prefix attention for the FLUX families: processors that read keys and values kept from clean blocks.
 
 Letters: B images, S tokens, H heads, D channels of a head. The processors do what the stock ones of diffusers do, with
 one addition: given a `memory`, they attend to the remembered tokens as well, and leave their own keys and values in it.
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hub's clients with it
-    from diffusers import Flux2Transformer2DModel
+    from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+    from diffusers.models.transformers.transformer_flux import FluxAttention
     from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2ParallelSelfAttention
 
 Rotary = tuple[Tensor, Tensor]
@@ -124,11 +125,11 @@ class _Processor:
 
 
 class DoubleStreamProcessor(_Processor):
-    """For the blocks with separate text and image streams; the order inside is text, image."""
+    """For the blocks with separate text and image streams, of both families; the order inside is text, image."""
 
     def __call__(
         self,
-        attn: Flux2Attention,
+        attn: Flux2Attention | FluxAttention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -160,7 +161,7 @@ class DoubleStreamProcessor(_Processor):
 
 
 class SingleStreamProcessor(_Processor):
-    """For the blocks that run text and image as one stream, attention and feed-forward in parallel."""
+    """For the blocks of FLUX.2 that run text and image as one stream, attention and feed-forward in parallel."""
 
     def __call__(
         self,
@@ -178,10 +179,30 @@ class SingleStreamProcessor(_Processor):
         return attn.to_out(torch.cat([attended, attn.mlp_act_fn(mlp)], -1))
 
 
-def install(transformer: Flux2Transformer2DModel) -> None:
+class PlainSingleStreamProcessor(_Processor):
+    """For those of FLUX.1, where the block itself runs the feed-forward."""
+
+    def __call__(
+        self,
+        attn: FluxAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Rotary | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (-1, attn.head_dim)) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        assert image_rotary_emb is not None
+        return self._attend(attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, attention_mask, memory)
+
+
+def install(transformer: Flux2Transformer2DModel | FluxTransformer2DModel) -> None:
     """Give every block a processor that knows its layer: double-stream blocks first, then single-stream ones."""
     double = transformer.transformer_blocks
     for layer, block in enumerate(double):
         block.attn.set_processor(DoubleStreamProcessor(layer))
     for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
-        block.attn.set_processor(SingleStreamProcessor(layer))
+        parallel = hasattr(block.attn, "to_qkv_mlp_proj")
+        block.attn.set_processor((SingleStreamProcessor if parallel else PlainSingleStreamProcessor)(layer))

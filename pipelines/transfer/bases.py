@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from infra.errors import BaseNotFound
 from pipelines.transfer.family import Family, Prompt
+from pipelines.transfer.flux1 import Flux1
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
 
@@ -23,8 +24,22 @@ Quantised = Literal["none", "float8"]
 
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
 PARTS = ("transformer", "vae", "scheduler")
-STEPS, STEPS_DISTILLED = 28, 4  # where the base's own folder says nothing
+STEPS_DISTILLED = 4
 ADAPTER_RATE, ADAPTER_STEPS = 2e-4, 500  # common for LoRA on FLUX-class bases
+
+
+class Kind(NamedTuple):
+    """What goes with the class of a transformer."""
+
+    family: Callable[..., Family]
+    vae: str  # its class in diffusers
+    steps: int  # where the base's own folder says nothing
+
+
+KINDS = {
+    "Flux2Transformer2DModel": Kind(Flux2, "AutoencoderKLFlux2", 28),
+    "FluxTransformer2DModel": Kind(Flux1, "AutoencoderKL", 35),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +58,7 @@ def find_base(base: str | Path | None) -> Path:
     """The local folder of a base: the bundled one for None, a path, or a Hub id fetched into the Hub's cache.
 
     Raises:
-        BaseNotFound: no such folder, the Hub does not give it, or its transformer is of an unknown class.
+        BaseNotFound: no such folder, the Hub does not give it, or its transformer or VAE is of an unknown class.
     """
     folder = BUNDLED if base is None else Path(base)
     if not folder.is_dir():
@@ -54,9 +69,16 @@ def find_base(base: str | Path | None) -> Path:
             f"The base {base or 'bundled with this project'} has no {' and no '.join(missing)} folder. Give a"
             " diffusers folder with transformer, vae and scheduler, or a Hub id."
         )
-    if class_of(folder) not in _LOADERS:
+    kind = KINDS.get(str(class_of(folder)))
+    if kind is None:
         raise BaseNotFound(
-            f"The transformer of base {folder.name} is a {class_of(folder)}; known are {', '.join(_LOADERS)}."
+            f"The transformer of base {folder.name} is a {class_of(folder)}; known are {', '.join(KINDS)}."
+        )
+    vae = _read_json(folder / "vae" / "config.json").get("_class_name")
+    if vae != kind.vae:
+        raise BaseNotFound(
+            f"The VAE of base {folder.name} is a {vae}, but a {class_of(folder)} needs an {kind.vae}. Take both from"
+            " one base."
         )
     return folder
 
@@ -99,7 +121,7 @@ def settings_of(folder: Path) -> BaseSettings:
     side = _read_json(folder / "vae" / "config.json").get("sample_size", 1024)
     distilled = _read_json(folder / "model_index.json").get("is_distilled", False)
     return BaseSettings(
-        steps=told.get("steps", STEPS_DISTILLED if distilled else STEPS),
+        steps=told.get("steps", STEPS_DISTILLED if distilled else KINDS[str(class_of(folder))].steps),
         attention=told.get("attention", "prefix"),
         max_area=told.get("max_area", side * side),
         adapter_rate=told.get("adapter_rate", ADAPTER_RATE),
@@ -124,29 +146,35 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: 
         BaseNotFound: its weights are broken or do not fit its configuration.
     """
     try:
-        return _LOADERS[str(class_of(folder))](folder, device, dtype, prompt)
+        return _load(folder, device, dtype, prompt)
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
 
 
-def _load_flux2(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) -> Flux2:
-    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) -> Family:
+    import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()  # of shards, in the middle of what a command has to say
-    transformer = Flux2Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-    vae = AutoencoderKLFlux2.from_pretrained(folder / "vae", torch_dtype=dtype)
+    kind = KINDS[str(class_of(folder))]
+    transformer = _transformer_class(folder).from_pretrained(folder / "transformer", torch_dtype=dtype)
+    vae = getattr(diffusers, kind.vae).from_pretrained(folder / "vae", torch_dtype=dtype)
     vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-    return Flux2(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    return kind.family(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
+
+
+def _transformer_class(folder: Path) -> Any:
+    import diffusers  # takes seconds
+
+    return getattr(diffusers, str(class_of(folder)))
 
 
 def skeleton(folder: Path) -> Any:
     """A base's transformer without its weights, on the meta device: to see what it is made of."""
-    from diffusers import Flux2Transformer2DModel
-
+    model = _transformer_class(folder)
     with torch.device("meta"):
-        return Flux2Transformer2DModel.from_config(Flux2Transformer2DModel.load_config(folder / "transformer"))
+        return model.from_config(model.load_config(folder / "transformer"))
 
 
 def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:
@@ -154,8 +182,3 @@ def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:
     (E4M3), at some cost in precision. Through diffusers' layerwise casting, which needs no other package."""
     if kind == "float8":
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-
-
-_LOADERS: dict[str, Callable[[Path, torch.device, torch.dtype, Text], Family]] = {
-    "Flux2Transformer2DModel": _load_flux2,
-}

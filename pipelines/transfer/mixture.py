@@ -56,18 +56,21 @@ class Mixture:
     def _name(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         return None if self._names is None else (args, kwargs | {"adapter_names": self._names})
 
-    def _image_by_image(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(*inputs: Tensor | None) -> Tensor:
+    def _image_by_image(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*inputs: Tensor | None, **more: Tensor | None) -> Any:
             names = self._names
             if names is None:
-                return forward(*inputs)
+                return forward(*inputs, **more)
             outputs = []
             try:
                 for index, name in enumerate(names):
                     self._names = [name]
-                    outputs.append(forward(*(_row(each, index) for each in inputs)))
+                    rows = {key: _row(each, index) for key, each in more.items()}
+                    outputs.append(forward(*(_row(each, index) for each in inputs), **rows))
             finally:
                 self._names = names
+            if isinstance(outputs[0], tuple):
+                return tuple(torch.cat(each) for each in zip(*outputs, strict=True))
             return torch.cat(outputs)
 
         return run

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import Flux2Transformer2DModel
 from peft import LoraConfig
 from PIL import Image
 
@@ -21,7 +21,7 @@ from pipelines.transfer import bases
 @cache
 def transformer_of(base: Path) -> Any:
     """The transformer of a base, to make LoRAs for."""
-    return Flux2Transformer2DModel.from_pretrained(base / "transformer")
+    return getattr(diffusers, str(bases.class_of(base))).from_pretrained(base / "transformer")
 
 
 def lora_bytes(base: Path, seed: int, *, rank: int = 4, targets: Sequence[str] = (), spread: float = 0.05) -> bytes:

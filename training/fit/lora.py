@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pipelines.transfer.adapters import loader_of
+
 if TYPE_CHECKING:
-    from diffusers import Flux2Transformer2DModel
+    from pipelines.transfer.adapters import Transformer
 
 NAME = "adapter"  # of the LoRA inside the transformer while it is trained
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
@@ -24,7 +26,7 @@ class LoraWeights(nn.Module):
     it copies nothing of the base.
     """
 
-    def __init__(self, transformer: Flux2Transformer2DModel, rank: int, seed: int) -> None:
+    def __init__(self, transformer: Transformer, rank: int, seed: int) -> None:
         from peft import LoraConfig
 
         super().__init__()
@@ -57,12 +59,11 @@ def swapped(weights: LoraWeights, others: LoraWeights) -> Iterator[None]:
             weight.data = data
 
 
-def save(transformer: Flux2Transformer2DModel, folder: Path, name: str) -> Path:
+def save(transformer: Transformer, folder: Path, name: str) -> Path:
     """Write the LoRA as plain diffusers does, with its PEFT settings in the metadata; returns the file."""
-    from diffusers.loaders import Flux2LoraLoaderMixin
     from peft import get_peft_model_state_dict
 
-    Flux2LoraLoaderMixin.save_lora_weights(
+    loader_of(transformer).save_lora_weights(
         save_directory=folder,
         transformer_lora_layers=get_peft_model_state_dict(transformer, adapter_name=NAME),
         weight_name=name,
