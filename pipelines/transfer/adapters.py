@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +16,7 @@ from infra.errors import AdapterNotFound
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
 
-    Transformer = Flux2Transformer2DModel | FluxTransformer2DModel
+    Transformer: TypeAlias = Flux2Transformer2DModel | FluxTransformer2DModel
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
 PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote

@@ -100,6 +100,11 @@ class Flux1:
             ids.append(_ids(panel.grid, -bottom - panel.grid[0] if above else 0, panel.role in LEFT))
         return torch.cat(ids)
 
+    def text_ids(self, result: Panel) -> Tensor:
+        """Position id (1, 3) of all text: the corner of a canvas whose panels have the result's size, as in stock."""
+        rows, columns = result.grid
+        return torch.tensor([[0, -rows, -columns]])
+
     def run_clean(
         self,
         tokens_BSC: Tensor,
@@ -145,7 +150,7 @@ class Flux1:
             pooled_projections=pooled.to(self.device, model.dtype).expand(len(t), -1),
             timestep=t.to(self.device),
             img_ids=self.ids(panels).to(self.device),
-            txt_ids=torch.zeros(text.shape[1], 3, device=self.device),
+            txt_ids=self.text_ids(panels[0]).expand(text.shape[1], -1).to(self.device),
             guidance=guidance,
             joint_attention_kwargs={"memory": memory} if memory is not None else None,
             return_dict=False,

@@ -262,14 +262,15 @@ def hasten(transformer: Any, options: str, device: torch.device) -> None:
 
 def family_of(models: Models, text: bool) -> Any:
     """Our own code for a base."""
-    parts = (models.transformer, models.vae, models.scheduler, models.prompt(text))
+    parts, prompt = (models.transformer, models.vae, models.scheduler), models.prompt(text)
     if models.base.kind == "flux2":
         from pipelines.transfer.flux2 import Flux2
 
-        return Flux2(*parts)
+        return Flux2(*parts, prompt)
+    from pipelines.transfer.family import Prompt
     from pipelines.transfer.flux1 import Flux1
 
-    return Flux1(*parts, models.pooled())
+    return Flux1(*parts, Prompt(prompt, models.pooled()))
 
 
 # ---------------------------------------------------------------------------------------------- ways

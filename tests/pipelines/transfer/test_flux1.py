@@ -1,0 +1,332 @@
+"""The FLUX.1 family: the paper's way equals stock parts on the canvas, cached equals whole, alone equals together."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from PIL import Image, ImageChops
+from typer.testing import CliRunner, Result
+
+from infra.cli import app
+from infra.errors import AdapterNotFound
+from pipelines.transfer import Editor, Lora, bases, passes
+from pipelines.transfer import adapters as lora_adapters
+from pipelines.transfer.attention import join
+from pipelines.transfer.family import Prompt
+from pipelines.transfer.flux1 import Flux1
+from pipelines.transfer.layout import layout
+from pipelines.transfer.mixture import Mixture
+from pipelines.transfer.sampler import denoise
+from tests.serving.adapters import lora_bytes, picture
+from tests.tiny import CONTEXT, POOLED, make_tiny_base, make_tiny_flux1, tiny_transformer1, tiny_vae1
+
+SIDE = 4  # tokens of a square panel
+TEXT = 3
+STEPS = 5
+T = 0.7
+PAIRS = [((4, 4), (4, 4)), ((2, 5), (2, 5))]
+QUERY = (3, 4)
+
+
+def drawn(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+
+
+PROMPT = Prompt(drawn(1, 1, TEXT, CONTEXT), drawn(2, 1, POOLED))
+
+
+@pytest.fixture(scope="module")
+def family() -> Flux1:
+    return Flux1(tiny_transformer1(), tiny_vae1(), scheduler(), PROMPT)
+
+
+@torch.no_grad()
+def canvas_of_stock(panels: dict[str, torch.Tensor], noise: torch.Tensor) -> torch.Tensor:
+    """The paper's sampling spelt out: a canvas counted from its corner, only its last quarter noised and kept."""
+    model, euler = tiny_transformer1(), scheduler()
+
+    def canvas(quarter: torch.Tensor) -> torch.Tensor:
+        """(1, 2 SIDE, 2 SIDE, C), flattened row by row."""
+        squares = [panels[name].unflatten(1, (SIDE, SIDE)) for name in ("before", "after", "query")]
+        top = torch.cat(squares[:2], 2)
+        return torch.cat([top, torch.cat([squares[2], quarter.unflatten(1, (SIDE, SIDE))], 2)], 1).flatten(1, 2)
+
+    def quarter_of(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.unflatten(1, (2 * SIDE, 2 * SIDE))[:, SIDE:, SIDE:].flatten(1, 2)
+
+    ids = FluxPipeline._prepare_latent_image_ids(1, 2 * SIDE, 2 * SIDE, "cpu", torch.float32)
+    sigmas = torch.linspace(1, 1 / STEPS, STEPS).tolist()
+    euler.set_timesteps(STEPS, sigmas=sigmas, mu=calculate_shift(SIDE * SIDE))
+    x = canvas(noise)
+    for t in euler.timesteps:
+        velocity = model(
+            hidden_states=x,
+            encoder_hidden_states=PROMPT.tokens_1TE,
+            pooled_projections=PROMPT.pooled_1P,
+            timestep=t[None] / 1000,
+            guidance=torch.ones(1),
+            img_ids=ids,
+            txt_ids=torch.zeros(TEXT, 3),
+        ).sample
+        x = canvas(quarter_of(euler.step(velocity, t, x).prev_sample))  # the clean quarters are restored
+    return quarter_of(x)
+
+
+def test_the_papers_way_equals_stock_parts_on_the_canvas(family):
+    panels = {name: drawn(seed, 1, SIDE * SIDE, 64) for seed, name in enumerate(("before", "after", "query"), 10)}
+    noise, grid = drawn(20, 1, SIDE * SIDE, 64), (SIDE, SIDE)
+    expected = canvas_of_stock(panels, noise)
+    with torch.no_grad():
+        prefix = passes.remember(family, [(panels["before"], panels["after"])], [(grid, grid)], "full")
+        plan = layout(prefix.grids, grid, "full")
+        velocity = passes.velocity_field(family, panels["query"], prefix, plan)
+        ours = denoise(velocity, noise, family.sigmas(STEPS, SIDE * SIDE))
+    assert (expected - noise).std() > 0.01
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_panels_meet_at_one_point_and_pairs_stack_upwards(family):
+    plan = layout(PAIRS, QUERY, "full")
+    panels = [plan.result, *plan.pairs[0], *plan.pairs[1], plan.query]
+    spans = []
+    for ids in family.ids(panels).split([panel.tokens for panel in panels]):
+        assert (ids[:, 0] == 0).all()
+        spans.append([(axis.min().item(), axis.max().item() + 1) for axis in ids.T[1:]])
+    assert spans == [
+        [(0, 3), (0, 4)],
+        [(-4, 0), (-4, 0)],
+        [(-4, 0), (0, 4)],
+        [(-6, -4), (-5, 0)],
+        [(-6, -4), (0, 5)],
+        [(0, 3), (-4, 0)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokens() -> dict[str, torch.Tensor]:
+    plan = layout(PAIRS, QUERY, "prefix")
+    sizes = {f"pair{i}": sum(panel.tokens for panel in pair) for i, pair in enumerate(plan.pairs)}
+    sizes |= {"query": plan.query.tokens, "result": plan.result.tokens}
+    return {name: drawn(30 + seed, 1, size, 64) for seed, (name, size) in enumerate(sizes.items())}
+
+
+@torch.no_grad()
+def cached(family: Flux1, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    plan = layout(PAIRS, QUERY, "prefix")
+    pairs = join([family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in range(2)])
+    query = family.run_clean(tokens["query"], [plan.query], [pairs])
+    return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pairs, query])
+
+
+@torch.no_grad()
+def whole(tokens: dict[str, torch.Tensor], family: Flux1) -> torch.Tensor:
+    """One masked sequence through the stock attention, every token with its own t; blocks as in test_prefix."""
+    model = tiny_transformer1()
+    plan = layout(PAIRS, QUERY, "prefix")
+    names = ["result", "pair0", "pair1", "query"]
+    sees = {
+        "text": names,
+        "result": names,
+        "pair0": ["pair0"],
+        "pair1": ["pair1"],
+        "query": ["pair0", "pair1", "query"],
+    }
+    owner = ["text"] * TEXT + [name for name in names for _ in range(tokens[name].shape[1])]
+    mask = torch.tensor([[k in sees[q] or (k == "text" and q in ("text", "result")) for k in owner] for q in owner])
+    t = torch.tensor([T if name in ("text", "result") else 0.0 for name in owner]) * 1000
+    temb = model.time_text_embed(t, torch.full_like(t, 1000), PROMPT.pooled_1P.expand(len(t), -1))
+    image = model.x_embedder(torch.cat([tokens[name] for name in names], 1))
+    text = model.context_embedder(PROMPT.tokens_1TE)
+    ids = [family.ids([plan.result]), *(family.ids(pair) for pair in plan.pairs), family.ids([plan.query])]
+    rotary = model.pos_embed(torch.cat([torch.tensor([[0, -3, -4]]).expand(TEXT, -1), *ids]))
+    attend = {"attention_mask": mask, "image_rotary_emb": rotary}
+
+    def modulated(norm: torch.nn.Module, x: torch.Tensor, rows: slice) -> list[torch.Tensor]:
+        """What a stock modulation gives, with an embedding per token: tokens take the place of images."""
+        first, *others = norm(x.transpose(0, 1), emb=temb[rows])
+        return [first.transpose(0, 1), *others]
+
+    for block in model.transformer_blocks:
+        image_in, gate, shift, scale, mlp_gate = modulated(block.norm1, image, slice(TEXT, None))
+        text_in, c_gate, c_shift, c_scale, c_mlp_gate = modulated(block.norm1_context, text, slice(TEXT))
+        seen, c_seen = block.attn(image_in, text_in, **attend)
+        image = image + gate * seen
+        image = image + mlp_gate * block.ff(block.norm2(image) * (1 + scale) + shift)
+        text = text + c_gate * c_seen
+        text = text + c_mlp_gate * block.ff_context(block.norm2_context(text) * (1 + c_scale) + c_shift)
+    both = torch.cat([text, image], 1)
+    for block in model.single_transformer_blocks:
+        x, gate = modulated(block.norm, both, slice(None))
+        inner = torch.cat([block.attn(x, **attend), block.act_mlp(block.proj_mlp(x))], 2)
+        both = both + gate * block.proj_out(inner)
+    result = both[:, TEXT : TEXT + plan.result.tokens]
+    return model.proj_out(model.norm_out(result, temb[:1]))
+
+
+def test_cached_prefix_equals_the_masked_sequence_run_whole(family, tokens):
+    expected = whole(tokens, family)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(cached(family, tokens), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["pair0", "pair1", "query"])
+def test_every_remembered_block_is_read(family, tokens, part):
+    other = dict(tokens, **{part: tokens[part].flip(1)})
+    assert (cached(family, tokens) - cached(family, other)).abs().max() > 1e-3
+
+
+def test_tokens_are_packed_as_the_stock_pipeline_packs_them(family):
+    pixels = drawn(40, 2, 3, 48, 64).clamp(-1, 1)
+    with torch.no_grad():
+        latents = (family.vae.encode(pixels).latent_dist.mode() - 0.1159) * 0.3611
+        packed = FluxPipeline._pack_latents(latents, 2, 16, 6, 8)
+        torch.testing.assert_close(family.encode(pixels), packed, atol=1e-6, rtol=1e-6)
+        unpacked = FluxPipeline._unpack_latents(packed, 48, 64, 8) / 0.3611 + 0.1159
+        expected = family.vae.decode(unpacked).sample.clamp(-1, 1)
+        torch.testing.assert_close(family.decode(packed, (3, 4)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_base_without_guidance_is_not_told_any():
+    family = Flux1(tiny_transformer1(guidance=False), tiny_vae1(), scheduler())
+    plan = layout([((2, 2), (2, 2))], (2, 2), "prefix")
+    with torch.no_grad():
+        pair = family.run_clean(drawn(1, 1, 8, 64), plan.pairs[0])
+        assert family.run_result(drawn(2, 1, 4, 64), plan.result, torch.tensor([T]), [pair]).std() > 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_flux1(tmp_path_factory.mktemp("flux1"))
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory, folder) -> dict[str | None, list[Lora]]:
+    place, worn = tmp_path_factory.mktemp("loras"), {None: []}
+    for seed, options in enumerate([{"rank": 4}, {"targets": ["to_q", "proj_mlp"]}]):
+        path = place / f"{seed}.safetensors"
+        path.write_bytes(lora_bytes(folder, seed, **options))
+        worn[f"worn{seed}"] = [Lora(path, 1.0 - seed / 4)]
+    return worn
+
+
+def edited(editor: Editor) -> Image.Image:
+    return editor.edit([picture(3)], editor.remember([(picture(1), picture(2))]), seeds=[5])[0]
+
+
+@pytest.mark.parametrize("attention", ["prefix", "full"])
+def test_a_result_is_the_same_in_any_batch(folder, attention):
+    editor = Editor.load(folder, attention=attention)
+    prefix, queries = editor.remember([(picture(1), picture(2))]), [picture(3), picture(4), picture(5, (64, 48))]
+    together = editor.edit(queries, prefix, seeds=[1, 2, 3])
+    for query, seed, result in zip(queries, [1, 2, 3], together, strict=True):
+        assert editor.edit([query], prefix, seeds=[seed])[0].tobytes() == result.tobytes()
+
+
+def test_an_adapter_of_scale_zero_is_the_base(folder, loras):
+    editor, [lora] = Editor.load(folder), loras["worn0"]
+    base = edited(editor)
+    editor.wear([Lora(lora.path, 0.0)])
+    assert edited(editor).tobytes() == base.tobytes()
+    editor.wear([lora])
+    assert ImageChops.difference(edited(editor), base).getbbox() is not None
+
+
+def test_adapters_are_rewritten_under_the_names_of_the_family(folder, loras, tmp_path):
+    path, rank = lora_adapters.rewritten(bases.skeleton(folder), loras["worn0"][0].path, tmp_path)
+    assert rank == 4
+    plain, worn = Editor.load(folder, adapter=path), Editor.load(folder, adapter=loras["worn0"])
+    assert edited(plain).tobytes() == edited(worn).tobytes()
+
+
+def test_text_changes_the_result_pooled_or_not(folder):
+    editor = Editor.load(folder)
+    seen = {edited(editor).tobytes()}
+    for prompt in (PROMPT, Prompt(PROMPT.tokens_1TE), Prompt(PROMPT.tokens_1TE[:, :0], PROMPT.pooled_1P)):
+        editor.say(prompt)
+        seen.add(edited(editor).tobytes())
+    assert len(seen) == 4
+    with pytest.raises(ValueError, match="pooled prompt embeddings are 13 wide"):
+        editor.say(Prompt(PROMPT.tokens_1TE, torch.zeros(1, POOLED + 1)))
+
+
+@pytest.mark.parametrize("attention", ["prefix", "full"])
+@torch.inference_mode()
+def test_every_image_of_a_mixed_batch_is_as_if_alone(folder, loras, attention):
+    names, levels = ["worn1", None, "worn0"], torch.tensor([1.0, 0.3, 0.7])
+    alone, together = Editor.load(folder, attention=attention), Editor.load(folder, attention=attention)
+    own = [[(picture(10 + row), picture(20 + row))] for row in range(3)]
+    x, query = drawn(50, 3, 16, 64), drawn(51, 3, 16, 64)
+    expected = []
+    for row, name in enumerate(names):
+        alone.wear(loras[name])
+        prefix = alone.remember(own[row])
+        plan = layout(prefix.grids, (4, 4), attention)
+        velocity = passes.velocity_field(alone.family, query[row : row + 1], prefix, plan)
+        expected.append(velocity(x[row : row + 1], levels[row : row + 1]))
+    family, mixture, prefixes = together.family, Mixture(together.family), []
+    for name, [lora] in [(name, worn) for name, worn in loras.items() if name]:
+        lora_adapters.hang(family.transformer, lora, name)
+    mixture.refresh()
+    for name, pairs in zip(names, own, strict=True):
+        with mixture.worn([name]):
+            prefixes.append(together.remember(pairs))
+    with mixture.worn(names):
+        plans = [layout(prefix.grids, (4, 4), attention) for prefix in prefixes]
+        velocities = passes.velocities(family, x, levels, passes.contexts(family, query, prefixes, plans))
+    torch.testing.assert_close(velocities, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_apply_runs_on_a_folder_of_the_family(ray_cluster, folder, tmp_path):
+    told = apply(folder, tmp_path)
+    assert told.exit_code == 0 and json.loads(told.stdout)["edited"] == 2
+    images = [Image.open(path) for path in sorted((tmp_path / "out" / "images").iterdir())]
+    assert [image.size for image in images] == [(64, 64), (64, 48)]
+
+
+def apply(base: Path, place: Path, *options: str) -> Result:
+    photos = place / "photos"
+    photos.mkdir(parents=True)
+    for seed, size in enumerate([(64, 64), (64, 48)]):
+        picture(seed, size).save(photos / f"{seed}.png")
+    for name, seed in (("before", 8), ("after", 9)):
+        picture(seed).save(place / f"{name}.png")
+    where = ["--input", str(photos), "--output", str(place / "out"), "--base", str(base), "--workers", "1", "--json"]
+    return CliRunner().invoke(
+        app, ["apply", "--pair", str(place / "before.png"), str(place / "after.png"), *where, *options]
+    )
+
+
+def refused(told: Result) -> str:
+    """The one sentence or two of a refusal, free of line breaks."""
+    assert told.exit_code == 2 and "Traceback" not in told.stderr and told.stdout == ""
+    return " ".join(told.stderr.split())
+
+
+def test_apply_says_what_is_wrong_with_a_base(folder, tmp_path):
+    other = make_tiny_base(tmp_path / "flux2")
+    crossed = shutil.copytree(folder, tmp_path / "crossed")
+    shutil.rmtree(crossed / "vae")
+    assert "has no vae folder" in refused(apply(crossed, tmp_path / "1"))
+    shutil.copytree(other / "vae", crossed / "vae")
+    said = refused(apply(crossed, tmp_path / "2"))
+    assert "VAE of base crossed is an AutoencoderKLFlux2, but a FluxTransformer2DModel needs an AutoencoderKL" in said
+    config = crossed / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "SD3Transformer2DModel"}))
+    assert "is a SD3Transformer2DModel; known are" in refused(apply(crossed, tmp_path / "3"))
+
+
+def test_an_adapter_of_another_family_is_refused_in_a_sentence(folder, tmp_path):
+    other = make_tiny_base(tmp_path / "flux2")
+    for base, stranger in ((folder, other), (other, folder)):
+        path = tmp_path / f"{base.name}.safetensors"
+        path.write_bytes(lora_bytes(stranger, 1))
+        with pytest.raises(AdapterNotFound, match="was made for another base"):
+            Editor.load(base, adapter=path)
