@@ -77,8 +77,8 @@ def find_base(base: str | Path | None) -> Path:
     vae = _read_json(folder / "vae" / "config.json").get("_class_name")
     if vae != kind.vae:
         raise BaseNotFound(
-            f"The VAE of base {folder.name} is a {vae}, but a {class_of(folder)} needs an {kind.vae}. Take both from"
-            " one base."
+            f"The VAE of base {folder.name} is of class {vae}, but a {class_of(folder)} needs {kind.vae}. Take both"
+            " from one base."
         )
     return folder
 

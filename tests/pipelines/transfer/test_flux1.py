@@ -21,7 +21,7 @@ from pipelines.transfer.flux1 import Flux1
 from pipelines.transfer.layout import layout
 from pipelines.transfer.mixture import Mixture
 from pipelines.transfer.sampler import denoise
-from tests.serving.adapters import lora_bytes, picture
+from tests.serving.adapters import lora_bytes, picture, publish
 from tests.tiny import CONTEXT, POOLED, make_tiny_base, make_tiny_flux1, tiny_transformer1, tiny_vae1
 
 SIDE = 4  # tokens of a square panel
@@ -286,7 +286,7 @@ def test_every_image_of_a_mixed_batch_is_as_if_alone(folder, loras, attention):
 
 def test_apply_runs_on_a_folder_of_the_family(ray_cluster, folder, tmp_path):
     told = apply(folder, tmp_path)
-    assert told.exit_code == 0 and json.loads(told.stdout)["edited"] == 2
+    assert told.exit_code == 0 and json.loads(told.stdout)["done"] == 2
     images = [Image.open(path) for path in sorted((tmp_path / "out" / "images").iterdir())]
     assert [image.size for image in images] == [(64, 64), (64, 48)]
 
@@ -317,7 +317,7 @@ def test_apply_says_what_is_wrong_with_a_base(folder, tmp_path):
     assert "has no vae folder" in refused(apply(crossed, tmp_path / "1"))
     shutil.copytree(other / "vae", crossed / "vae")
     said = refused(apply(crossed, tmp_path / "2"))
-    assert "VAE of base crossed is an AutoencoderKLFlux2, but a FluxTransformer2DModel needs an AutoencoderKL" in said
+    assert "is of class AutoencoderKLFlux2, but a FluxTransformer2DModel needs AutoencoderKL." in said
     config = crossed / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "SD3Transformer2DModel"}))
     assert "is a SD3Transformer2DModel; known are" in refused(apply(crossed, tmp_path / "3"))
@@ -330,3 +330,6 @@ def test_an_adapter_of_another_family_is_refused_in_a_sentence(folder, tmp_path)
         path.write_bytes(lora_bytes(stranger, 1))
         with pytest.raises(AdapterNotFound, match="was made for another base"):
             Editor.load(base, adapter=path)
+    publish(str(tmp_path / "registry"), "stranger", other, 1)
+    told = apply(folder, tmp_path / "apply", "--adapter", "stranger", "--registry", str(tmp_path / "registry"))
+    assert "stranger@1 was trained on another base, flux2" in refused(told)
