@@ -14,6 +14,7 @@ SUB_COMMANDS = (
     "pipelines.catalog.cli",
     "pipelines.catalog.submit",
     "pipelines.catalog.publish",
+    "pipelines.embedding",
     "infra.jobs.cli",
     "infra.registry.cli",
     "training.cli",

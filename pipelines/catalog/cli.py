@@ -116,6 +116,14 @@ def apply(
             rich_help_panel=EDIT,
         ),
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The edit in words besides, as `edit-transfer embed` wrote them. Default: none.",
+            rich_help_panel=EDIT,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Denoising steps. Default: the base's own.", rich_help_panel=EDIT),
@@ -206,6 +214,7 @@ def apply(
         scale=scale,
         registry=address(registry),
         base=base,
+        prompt=prompt,
         workers=workers,
         batch_size=batch_size,
         steps=steps,

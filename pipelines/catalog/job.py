@@ -43,6 +43,7 @@ class Options:
     scale: float = 1.0
     registry: str | None = None
     base: str | None = None
+    prompt: str | None = None
     workers: int | None = None
     batch_size: int | None = None
     steps: int | None = None
@@ -120,7 +121,9 @@ def prepare(options: Options, settings: Settings) -> Prepared:
     for before, after in pairs:
         check_framing(before, after)
     recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files])
-    edits = Edits(Variant(recipe, tuple(worn)), pairs, registry, options.scale, settings.max_pixels)
+    edits = Edits(
+        Variant(recipe, tuple(worn), prompt=options.prompt), pairs, registry, options.scale, settings.max_pixels
+    )
     output = store.join(place, "jobs", staged_id(options.input, recipe)) if options.stage else place
     feed = Feed(
         source=expanded(options.input),
@@ -173,6 +176,7 @@ def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Seq
         seed=options.seed,
         format=options.format,
         restore=options.restore,
+        prompt=options.prompt and variants.prompt_digest(options.prompt, bases.text_width(folder)),
     )
 
 

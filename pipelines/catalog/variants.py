@@ -146,6 +146,17 @@ def prompt_of(uri: str | None) -> "Prompt | None":
     return Prompt(tensor, pooled)
 
 
+def prompt_digest(uri: str, width: int) -> str:
+    """Hex SHA-256 of a file of prompt embeddings, `width` channels each. Raises UsageError, StoreError."""
+    prompt = prompt_of(uri)
+    if prompt is not None and prompt.shape[-1] != width:
+        raise UsageError(
+            f"{uri}: these prompt embeddings are {prompt.shape[-1]} wide, but the base takes {width}. Make them with"
+            " `edit-transfer embed` and this base."
+        )
+    return sha256(store.read(uri))
+
+
 def read_pairs(given: Sequence[tuple[str, str]]) -> list[tuple[str, bytes, bytes]]:
     """(name, before, after) of pairs given as addresses. Raises PairError."""
     return [(f"{before}, {after}", _read(before), _read(after)) for before, after in given]

@@ -79,6 +79,7 @@ def recipe_of(
     seed: int = 0,
     format: str | None = None,
     restore: bool = False,
+    prompt: str | None = None,
 ) -> Recipe:
     """The recipe of an edit with these adapters and digests of pairs, the adapters' own first.
 
@@ -95,6 +96,7 @@ def recipe_of(
         seed=seed,
         format=format,
         restore=restore,
+        prompt=prompt,
         **adapters.named(worn),
     )
 

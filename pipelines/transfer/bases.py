@@ -88,6 +88,11 @@ def class_of(folder: Path) -> str | None:
     return _read_json(folder / "transformer" / "config.json").get("_class_name")
 
 
+def text_width(folder: Path) -> int:
+    """Channels of the prompt embeddings that a base takes."""
+    return int(_read_json(folder / "transformer" / "config.json").get("joint_attention_dim", 0))
+
+
 def _fetch(hub_id: str) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
         raise BaseNotFound(f"There is no base at {hub_id}. Give a diffusers folder or a Hub id such as owner/name.")
