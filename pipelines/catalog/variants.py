@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pipelines.transfer import Pair
     from pipelines.transfer.family import Prompt
 
-PROMPT = "prompt_embeds"  # the tensor in a file of prompt embeddings, (1, T, E)
-POOLED = "pooled_prompt_embeds"  # and of the pooled ones, (1, P), for bases that take them
 VARIANTS_KEPT = 4096
 
 
@@ -131,13 +129,14 @@ def prompt_of(uri: str | None) -> "Prompt | None":
     from safetensors.torch import load
 
     from pipelines.transfer.family import Prompt
+    from pipelines.transfer.prompts import POOLED, TOKENS
 
     try:
         tensors = load(store.read(uri))
-        tensor, pooled = tensors[PROMPT], tensors.get(POOLED)
+        tensor, pooled = tensors[TOKENS], tensors.get(POOLED)
     except (SafetensorError, KeyError):
         raise UsageError(
-            f"{uri}: prompt embeddings are a tensor `{PROMPT}` (1, T, E) in a .safetensors file."
+            f"{uri}: prompt embeddings are a tensor `{TOKENS}` (1, T, E) in a .safetensors file."
         ) from None
     if tensor.ndim != 3 or len(tensor) != 1:
         raise UsageError(f"{uri}: prompt embeddings are (1, T, E), not {tuple(tensor.shape)}.")
@@ -149,9 +148,10 @@ def prompt_of(uri: str | None) -> "Prompt | None":
 def prompt_digest(uri: str, width: int) -> str:
     """Hex SHA-256 of a file of prompt embeddings, `width` channels each. Raises UsageError, StoreError."""
     prompt = prompt_of(uri)
-    if prompt is not None and prompt.shape[-1] != width:
+    given = prompt.tokens_1TE.shape[-1] if prompt else width
+    if given != width:
         raise UsageError(
-            f"{uri}: these prompt embeddings are {prompt.shape[-1]} wide, but the base takes {width}. Make them with"
+            f"{uri}: these prompt embeddings are {given} wide, but the base takes {width}. Make them with"
             " `edit-transfer embed` and this base."
         )
     return sha256(store.read(uri))
