@@ -124,10 +124,12 @@ def settings_of(folder: Path) -> BaseSettings:
     """Steps, attention and area a base is used with unless the user says otherwise."""
     told = _read_json(folder / "edit_transfer.json")
     side = _read_json(folder / "vae" / "config.json").get("sample_size", 1024)
-    distilled = _read_json(folder / "model_index.json").get("is_distilled", False)
+    index = _read_json(folder / "model_index.json")
+    cached = index.get("_class_name") == "Flux2KleinKVPipeline"  # trained with joint attention, always distilled
+    distilled = cached or index.get("is_distilled", False)
     return BaseSettings(
         steps=told.get("steps", STEPS_DISTILLED if distilled else KINDS[str(class_of(folder))].steps),
-        attention=told.get("attention", "prefix"),
+        attention=told.get("attention", "joint" if cached else "prefix"),
         max_area=told.get("max_area", side * side),
         adapter_rate=told.get("adapter_rate", ADAPTER_RATE),
         adapter_steps=told.get("adapter_steps", ADAPTER_STEPS),

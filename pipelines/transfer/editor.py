@@ -35,7 +35,7 @@ class Editor:
     Args:
         family: the loaded base.
         base, revision: its name as given, and the digest of its content.
-        attention: `prefix` or `full`.
+        attention: `prefix`, `full` or `joint`.
         max_area: pixels at which images go through the model at most; results come back in the query's own size.
         default_steps: denoising steps when none are asked for.
         batch_size: images that go through the model together at most.
@@ -227,7 +227,7 @@ class Editor:
     def _edit_batch(
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
     ) -> list[Image.Image]:
-        plan = layout(prefix.grids, grid, self.attention)
+        plan = layout(prefix.grids, grid, prefix.attention)
         velocity = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
         tokens = denoise(velocity, noise, self.family.sigmas(steps, plan.result.tokens))

@@ -19,7 +19,7 @@ from infra.errors import ImageError
 from pipelines.codec import MAX_ASPECT
 
 Role = Literal["before", "after", "query", "result"]
-Attention = Literal["prefix", "full"]
+Attention = Literal["prefix", "full", "joint"]
 Grid = tuple[int, int]  # rows, columns, in tokens
 
 TIME_STRIDE = 10
@@ -63,7 +63,8 @@ def layout(pairs: Sequence[tuple[Grid, Grid]], query: Grid, attention: Attention
 
     `prefix`: pairs do not see each other, so all of them sit at the same two times and the query at the third; their
     order cannot matter and their caches can be joined. `full`: everything sees everything, so every reference has a
-    time of its own, in order, the query last (the stock multi-reference pass).
+    time of its own, in order, the query last (the stock multi-reference pass). `joint`: the references see each other
+    and sit as in `full`.
     """
     spots = [0 if attention == "prefix" else index for index in range(len(pairs))]
     last = 1 if attention == "prefix" else len(pairs)

@@ -24,10 +24,11 @@ class Prefix:
     """What is remembered of some pairs, in the order given.
 
     `segment` holds their keys and values (prefix attention), or `tokens` their clean latents, (1, S, C) each, before
-    and after in turn (full attention, which has to run them again with every query).
+    and after in turn (full and joint attention, which have to run them again with every query).
     """
 
     grids: tuple[Grids, ...]
+    attention: Attention
     segment: Segment | None = None
     tokens: tuple[Tensor, ...] = ()
 
@@ -40,20 +41,20 @@ def remember(
     family: Family, pairs_1SC: Sequence[tuple[Tensor, Tensor]], grids: Sequence[Grids], attention: Attention
 ) -> Prefix:
     """Run the clean tokens of some pairs, each on its own, for all queries to come."""
-    if attention == "full":
-        return Prefix(tuple(grids), tokens=tuple(tokens for pair in pairs_1SC for tokens in pair))
+    if attention != "prefix":
+        return Prefix(tuple(grids), attention, tokens=tuple(tokens for pair in pairs_1SC for tokens in pair))
     plan = layout(grids, grids[0][0], attention)
     segments = [
         family.run_clean(torch.cat([before, after], 1), panels)
         for (before, after), panels in zip(pairs_1SC, plan.pairs, strict=True)
     ]
-    return Prefix(tuple(grids), segment=join(segments))
+    return Prefix(tuple(grids), attention, segment=join(segments))
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the result of one query reads at every step: `read` (prefix attention), or `clean_1SC` (full attention),
-    the tokens of pairs and query that are run again with it."""
+    """What the result of one query reads at every step: `read` (prefix and joint attention), or `clean_1SC` (full
+    attention), the tokens of pairs and query that are run again with it."""
 
     plan: Layout
     read: tuple[Segment, ...] = ()
@@ -66,12 +67,18 @@ class Context:
 
 
 def contexts(family: Family, query_BSC: Tensor, prefixes: Sequence[Prefix], plans: Sequence[Layout]) -> list[Context]:
-    """Run some queries of one grid together, each after a prefix of its own, all of one attention."""
+    """Run some queries of one grid together, each after a prefix of its own, all of one attention.
+
+    Under joint attention their pairs must have the same grids, that is, their plans must be equal.
+    """
     if prefixes[0].segment is None:
-        return [
-            Context(plan, clean_1SC=torch.cat([*prefix.tokens, query], 1))
-            for query, prefix, plan in zip(query_BSC.split(1), prefixes, plans, strict=True)
+        cleans = [
+            torch.cat([*prefix.tokens, query], 1) for query, prefix in zip(query_BSC.split(1), prefixes, strict=True)
         ]
+        if prefixes[0].attention == "full":
+            return [Context(plan, clean_1SC=clean) for plan, clean in zip(plans, cleans, strict=True)]
+        joint = family.run_clean(torch.cat(cleans), _references(plans[0]), each=[()] * len(cleans)).split()
+        return [Context(plan, (read,)) for plan, read in zip(plans, joint, strict=True)]
     segments = [prefix.segment for prefix in prefixes if prefix.segment]
     queries = family.run_clean(query_BSC, [plans[0].query], each=[[segment] for segment in segments]).split()
     return [Context(plan, tuple(read)) for plan, *read in zip(plans, segments, queries, strict=True)]
@@ -89,16 +96,24 @@ def velocities(family: Family, x_BSC: Tensor, t_B: Tensor, read: Sequence[Contex
 def velocity_field(family: Family, query_BSC: Tensor, prefix: Prefix, plan: Layout) -> Velocity:
     """The velocity of a batch of results, given the clean tokens of their queries.
 
-    Clean blocks run here once under prefix attention, else at every call.
+    Clean blocks run here once under prefix and joint attention, else at every call.
     """
     if prefix.segment is not None:
         read = [prefix.segment, family.run_clean(query_BSC, [plan.query], [prefix.segment])]
         return lambda x, t: family.run_result(x, plan.result, t, read)
     batch = query_BSC.shape[0]
     clean = torch.cat([*(tokens.expand(batch, -1, -1) for tokens in prefix.tokens), query_BSC], 1)
+    if prefix.attention == "joint":
+        joint = family.run_clean(clean, _references(plan))
+        return lambda x, t: family.run_result(x, plan.result, t, [joint])
     return lambda x, t: family.run_full(torch.cat([x.to(clean.dtype), clean], 1), _panels(plan), t)
 
 
 def _panels(plan: Layout) -> list[Panel]:
     """In the order in which full attention takes them."""
-    return [plan.result, *(panel for pair in plan.pairs for panel in pair), plan.query]
+    return [plan.result, *_references(plan)]
+
+
+def _references(plan: Layout) -> list[Panel]:
+    """All clean panels, the query last."""
+    return [*(panel for pair in plan.pairs for panel in pair), plan.query]

@@ -140,7 +140,7 @@ class Desk:
             shown,
             base=run.base,
             revision=run.revision,
-            attention=run.attention,  # type: ignore[arg-type]  # one of the two, from the base's own settings
+            attention=run.attention,  # type: ignore[arg-type]  # from the base's own settings
             max_area=run.max_area,
             steps=ask.steps or run.steps,
         )

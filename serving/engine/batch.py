@@ -70,13 +70,14 @@ class Batch:
 
     def join(self, arrivals: Sequence[Arrival]) -> None:
         """Let requests take part from the next step on; their queries run once, together where they can."""
-        kinds: dict[tuple[Grid, bool], list[tuple[Arrival, Layout]]] = {}
+        kinds: dict[tuple[str, Grid | Layout], list[tuple[Arrival, Layout]]] = {}
         for arrival in arrivals:
             grid, prefix = self.editor.grid(arrival.ticket.work.query), arrival.prefix
-            plan = layout(prefix.grids, grid, "full" if prefix.tokens else "prefix")
-            kinds.setdefault((grid, bool(prefix.tokens)), []).append((arrival, plan))
-        for (grid, _), group in kinds.items():
-            size = self._most(grid[0] * grid[1])
+            plan = layout(prefix.grids, grid, prefix.attention)
+            alike = plan if prefix.attention == "joint" else grid  # there pairs and query run as one block
+            kinds.setdefault((prefix.attention, alike), []).append((arrival, plan))
+        for group in kinds.values():
+            size = self._most(group[0][1].query.tokens)
             for start in range(0, len(group), size):
                 self._attempt(group[start : start + size], self._welcome, lambda each: each[0].ticket)
 

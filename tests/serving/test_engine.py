@@ -107,16 +107,17 @@ def test_many_mixed_requests_equal_the_editor_bit_for_bit(engine, editor, worn, 
         assert future.result(300).image.tobytes() == edited(editor, work, cache)
 
 
-def test_full_attention_runs_beside_prefix_attention(tmp_path, cache, editor):
+@pytest.mark.parametrize("attention", ["full", "joint"])
+def test_other_attention_runs_beside_prefix_attention(tmp_path, cache, editor, attention):
     engine = Engine(None, cache)
-    version = publish(str(tmp_path), "paper", bases.BUNDLED, 50, attention="full")
-    full = Worn(version)
+    version = publish(str(tmp_path), "paper", bases.BUNDLED, 50, attention=attention)
+    other = Worn(version)
     plain = [Work(query=picture(n), seed=n, steps=3, **inline(5000)) for n in range(3)]
-    paper = [Work(query=picture(n), seed=n, steps=3, worn=full) for n in range(3)]
+    paper = [Work(query=picture(n), seed=n, steps=3, worn=other) for n in range(3)]
     futures = [engine.submit(work) for work in [*plain, *paper]]
     results = [future.result(60).image.tobytes() for future in futures]
     assert results[:3] == [edited(editor, work, cache) for work in plain]
-    whole = Editor.load(attention="full")
+    whole = Editor.load(attention=attention)
     assert results[3:] == [edited(whole, work, cache) for work in paper]
     engine.stop()
 
