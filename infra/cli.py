@@ -15,6 +15,7 @@ SUB_COMMANDS = (
     "pipelines.catalog.submit",
     "pipelines.catalog.publish",
     "pipelines.embedding",
+    "pipelines.twinning",
     "infra.jobs.cli",
     "infra.registry.cli",
     "training.cli",

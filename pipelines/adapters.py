@@ -46,12 +46,12 @@ def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list
 
     Raises:
         UsageError: a scale that is no number, or adapters that cannot be worn together.
-        AdapterNotFound: there is no such adapter, or it was trained on another base.
+        AdapterNotFound: there is no such adapter, or it was trained on another base, of which this is no twin.
         AdapterDamaged: what is stored is not what was published.
     """
     worn = [_found(address, ref, scale) for ref in refs]
     for each in worn:
-        check_base(each.version, revision)
+        check_fit(address, each.version, revision)
     if len({each.attention for each in worn} - {None}) > 1:
         told = ", ".join(f"{each.version.ref} with {each.attention}" for each in worn)
         raise UsageError(f"These adapters were trained with different attention: {told}. Use one of them.")
@@ -75,13 +75,24 @@ def strength_of(ref: str, scale: float) -> tuple[str, float]:
     return name, strength
 
 
+def check_fit(address: str, version: Version, revision: str) -> None:
+    """Raise `AdapterNotFound` unless a version was trained on the base of this revision, or on one whose twin it is by
+    what the registry at `address` was told; raises StoreError where that does not answer."""
+    try:
+        check_base(version, revision)
+    except AdapterNotFound:
+        if not registry.are_twins(address, version.about["base"]["revision"], revision):
+            raise
+
+
 def check_base(version: Version, revision: str) -> None:
     """Raise `AdapterNotFound` for a version that was trained on another base than that of this revision."""
     base = version.about.get("base", {})
     if base.get("revision") not in (None, revision):
         raise AdapterNotFound(
             f"{version.ref} was trained on another base, {base.get('name')} (revision {base['revision'][:12]}; this one"
-            f" is {revision[:12]}). Name that base with --base, or train the adapter on this one."
+            f" is {revision[:12]}). Name that base with --base, train the adapter on this one, or, if this one is its"
+            " distilled twin, declare that with `edit-transfer bases twin`."
         )
 
 

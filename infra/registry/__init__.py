@@ -4,6 +4,7 @@
     promote, rollback, history, aliases         say which version a name means
     versions, names, delete, collect            look around, tidy up
     lease                                       be the only one at some work
+    declare, withdraw, are_twins, twins         on which other base an adapter may be used
 
 A version is sealed by its `adapter.json`, written last; an alias moves by writing the next number. Both are
 written only where nothing is yet, so any number of processes may do so at once, on a folder or a bucket alike.
@@ -18,15 +19,20 @@ from infra.registry.publishing import publish
 from infra.registry.reading import Version, names, versions
 from infra.registry.removal import delete
 from infra.registry.resolving import resolve
+from infra.registry.twins import BaseRef, Twin, are_twins, declare, twins, withdraw
 
 __all__ = [
     "PRODUCTION",
+    "BaseRef",
     "Garbage",
     "Lease",
     "Move",
+    "Twin",
     "Version",
     "aliases",
+    "are_twins",
     "collect",
+    "declare",
     "delete",
     "fetch",
     "history",
@@ -37,5 +43,7 @@ __all__ = [
     "read_file",
     "resolve",
     "rollback",
+    "twins",
     "versions",
+    "withdraw",
 ]

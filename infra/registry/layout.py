@@ -3,6 +3,7 @@
 <registry>/<name>/versions/000003/{claim.json, adapter.json, adapter.safetensors, pairs/…, card.md, samples.png}
 <registry>/<name>/aliases/production/000007.json
 <registry>/<name>/leases/<purpose>/000012.json
+<registry>/_twins/<revision trained on>.<revision deployed on>.json      # no adapter's name begins with _
 """
 
 import re
@@ -18,6 +19,7 @@ CLAIM, ADAPTER, DELETED = "claim.json", "adapter.json", "deleted.json"
 WEIGHTS, CARD = "adapter.safetensors", "card.md"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_REVISION = re.compile(r"[0-9A-Za-z]{1,128}")
 _RULE = "use small letters, digits, dots, dashes and underscores, 64 at most, a letter or digit first"
 
 
@@ -87,6 +89,19 @@ def leases_uri(registry: str, name: str) -> str:
 def lease_uri(registry: str, name: str, purpose: str) -> str:
     """The log of one lease."""
     return store.join(leases_uri(registry, name), checked_alias(purpose))
+
+
+def twins_uri(registry: str) -> str:
+    """All declared twins of bases."""
+    return store.join(registry, "_twins")
+
+
+def twin_uri(registry: str, trained: str, deployed: str) -> str:
+    """One twin, by the revisions of both bases. Raises RegistryError for what cannot be one."""
+    for revision in (trained, deployed):
+        if not _REVISION.fullmatch(revision):
+            raise RegistryError(f"{revision!r} cannot be the revision of a base.")
+    return store.join(twins_uri(registry), f"{trained}.{deployed}.json")
 
 
 def below(uri: str) -> Iterator[tuple[PurePosixPath, Stored]]:

@@ -124,17 +124,25 @@ def settings_of(folder: Path) -> BaseSettings:
     """Steps, attention and area a base is used with unless the user says otherwise."""
     told = _read_json(folder / "edit_transfer.json")
     side = _read_json(folder / "vae" / "config.json").get("sample_size", 1024)
-    index = _read_json(folder / "model_index.json")
-    cached = index.get("_class_name") == "Flux2KleinKVPipeline"  # trained with joint attention, always distilled
-    distilled = cached or index.get("is_distilled", False)
+    cached = _is_cached(folder)
     return BaseSettings(
-        steps=told.get("steps", STEPS_DISTILLED if distilled else KINDS[str(class_of(folder))].steps),
+        steps=told.get("steps", STEPS_DISTILLED if is_distilled(folder) else KINDS[str(class_of(folder))].steps),
         attention=told.get("attention", "joint" if cached else "prefix"),
         max_area=told.get("max_area", side * side),
         adapter_rate=told.get("adapter_rate", ADAPTER_RATE),
         adapter_steps=told.get("adapter_steps", ADAPTER_STEPS),
         rehearsal=tuple(told.get("rehearsal", ())),
     )
+
+
+def is_distilled(folder: Path) -> bool:
+    """Whether a base says of itself that it was distilled to few steps."""
+    return _is_cached(folder) or bool(_read_json(folder / "model_index.json").get("is_distilled", False))
+
+
+def _is_cached(folder: Path) -> bool:
+    """Whether it was trained with joint attention; such bases are distilled."""
+    return _read_json(folder / "model_index.json").get("_class_name") == "Flux2KleinKVPipeline"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -182,6 +190,11 @@ def skeleton(folder: Path) -> Any:
     model = _transformer_class(folder)
     with torch.device("meta"):
         return model.from_config(model.load_config(folder / "transformer"))
+
+
+def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a base's transformer, as its configuration tells."""
+    return {name: tuple(weight.shape) for name, weight in skeleton(folder).state_dict().items()}
 
 
 def quantise(transformer: Any, kind: Quantised, dtype: torch.dtype) -> None:

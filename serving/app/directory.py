@@ -43,7 +43,7 @@ class Directory:
     def __init__(
         self, address: str, revision: str, fresh: float = 1.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`revision` of the base that adapters must be for; `fresh`: seconds that an alias may be behind."""
+        """`revision` of the base that adapters must be for, themselves or by a twin; `fresh`: seconds that an alias may be behind."""
         self.address = address
         self.trouble: str | None = None
         self._revision, self._fresh, self._clock = revision, fresh, clock
@@ -61,9 +61,7 @@ class Directory:
         Raises UsageError, AdapterNotFound, AdapterDamaged, and StoreUnavailable for a ref that was not seen before.
         """
         name, strength = adapters.strength_of(ref, scale)
-        version = await self._version(name)
-        adapters.check_base(version, self._revision)
-        return Worn(version, strength)
+        return Worn(await self._version(name), strength)
 
     async def look(self, question: Callable[..., T], *arguments: object) -> T:
         """Ask the registry something else, `question(address, ...)`, off the event loop."""
@@ -107,12 +105,12 @@ class Directory:
     async def _look(self, ref: str) -> Version:
         began = self._clock()
         try:
-            version = await self._in_thread(lambda: self._answered(lambda: registry.resolve(self.address, ref)))
+            version = await self._in_thread(lambda: self._answered(lambda: self._fitting(ref)))
         except StoreUnavailable as error:
             self._note(error)
             raise
         except Exception:
-            self._known.pop(ref, None)  # deleted, or damaged
+            self._known.pop(ref, None)  # deleted, damaged, or not for this base
             raise
         finally:
             del self._looks[ref]
@@ -121,6 +119,11 @@ class Directory:
         self._known.move_to_end(ref)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
+        return version
+
+    def _fitting(self, ref: str) -> Version:
+        version = registry.resolve(self.address, ref)
+        adapters.check_fit(self.address, version, self._revision)
         return version
 
     def _answered(self, question: Callable[[], T]) -> T:
