@@ -43,7 +43,7 @@ class Directory:
     def __init__(
         self, address: str, revision: str, fresh: float = 1.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`revision` of the base that adapters must be for, themselves or by a twin; `fresh`: seconds that an alias may be behind."""
+        """`revision` of the base that adapters must be for, or for its twin; `fresh`: seconds an alias may lag."""
         self.address = address
         self.trouble: str | None = None
         self._revision, self._fresh, self._clock = revision, fresh, clock
