@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra import registry
 from infra.errors import AdapterDamaged, AdapterNotFound, UsageError
 from infra.registry import Version
-from infra.registry.layout import WEIGHTS
+from infra.registry.layout import PROMPT, WEIGHTS
 
 if TYPE_CHECKING:
     from pipelines.transfer import Lora
@@ -39,6 +39,11 @@ class Worn:
     def attention(self) -> Attention | None:
         """The attention that it was trained with, None where nobody knows."""
         return self.version.about.get("attention")
+
+    @property
+    def prompt(self) -> str | None:
+        """sha256 of the prompt embeddings that come with it, None where none do."""
+        return self.version.files.get(PROMPT, {}).get("sha256")
 
 
 def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list[Worn]:

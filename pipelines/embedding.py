@@ -13,34 +13,55 @@ def register(app: typer.Typer) -> None:
 
 def embed(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What the edit is, in words.")],
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="Where the embeddings go: a .safetensors file.")],
     base: Annotated[
         str,
         typer.Option(metavar="FOLDER|ID", help="Pretrained base whose text encoder is used, with its text encoder."),
     ],
+    output: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where the embeddings go: a .safetensors file.")
+    ] = None,
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store", help="Instead of FILE: keep it in the base's folder, as the text the base is used with."
+        ),
+    ] = False,
 ) -> None:
     """Turn a text into prompt embeddings, for `apply --prompt` and the column `prompt` of a table.
 
-    The text encoder is loaded for this alone; jobs and the endpoint never need it. Without --prompt an edit is told
-    by its pairs only, which is the default and what adapters are trained with.
+    The text encoder is loaded for this alone; jobs and the endpoint never need it. Without --prompt an edit has the
+    text of its adapter, else that of its base, and mostly there is none: then its pairs alone tell it.
     """
     from rich.console import Console
+    from safetensors.torch import save
 
-    from infra.errors import OutputError, UsageError
+    from infra import store as stores
+    from infra.errors import OutputError, StoreError
     from pipelines.transfer import prompts
 
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output} is no .safetensors file. Name one, such as prompt.safetensors.")
-    from safetensors.torch import save_file
-
+    place = _place(output, base, store)
     with Console(stderr=True).status("Loading the text encoder"):
         tensors = prompts.embed(base, text)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, output, {"text": text, "base": Path(base).name})
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}. Choose another place.") from None
+        stores.write(str(place), save(tensors, {"text": text, "base": Path(base).name}))
+    except StoreError as error:
+        raise OutputError(f"The embeddings cannot be written: {error} Choose another place.") from None
     tokens = tensors[prompts.TOKENS]
-    typer.echo(
-        f"{output}: {tokens.shape[1]} tokens of {tokens.shape[2]} channels. Use it with apply --prompt {output}."
-    )
+    use = f"{Path(base).name} is used with it from now on" if store else f"Use it with apply --prompt {place}"
+    typer.echo(f"{place}: {tokens.shape[1]} tokens of {tokens.shape[2]} channels. {use}.")
+
+
+def _place(output: Path | None, base: str, store: bool) -> Path:
+    """Where the embeddings go. Raises UsageError."""
+    from infra.errors import UsageError
+    from pipelines.transfer.bases import PROMPT
+
+    if store == (output is not None):
+        raise UsageError("Give a FILE for the embeddings, or --store to keep them in the base's folder: one of both.")
+    if output is None:
+        if not Path(base).is_dir():
+            raise UsageError(f"{base} is no folder here: --store needs one. Give a FILE instead.")
+        return Path(base) / PROMPT
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output} is no .safetensors file. Name one, such as prompt.safetensors.")
+    return output

@@ -21,6 +21,10 @@ def import_(
     attention: Annotated[
         str, typer.Option(help="Attention that it was trained with: `prefix`, or `full` as stock LoRAs are.")
     ] = "full",
+    prompt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The text that goes with it, as `edit-transfer embed` wrote it."),
+    ] = None,
     registry: Registry = None,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +38,9 @@ def import_(
 
     from infra import registry as registries
     from infra.errors import UsageError
+    from infra.registry.layout import CARD, PROMPT, WEIGHTS
     from infra.settings import from_environment
+    from pipelines import texts
     from pipelines.transfer import adapters, bases
     from pipelines.transfer.layout import Attention
 
@@ -47,8 +53,7 @@ def import_(
     told = {"name": base or folder.name, "revision": bases.revision_of(folder), "class": bases.class_of(folder)}
     about = {"base": told, "attention": attention, "rank": rank, "edits": [], "pairs": [], "exemplars": []}
     card = f"# {name}\n\nImported from `{file.name}`, for the base `{told['name']}`. Its training is not known here.\n"
-    version = registries.publish(
-        address(registry), name, {"adapter.safetensors": weights, "card.md": card.encode()}, about
-    )
+    files = {WEIGHTS: weights, CARD: card.encode()} | ({PROMPT: texts.checked_file(prompt, folder)} if prompt else {})
+    version = registries.publish(address(registry), name, files, about)
     outcome = {"name": version.name, "version": version.number, "digest": version.digest, "uri": version.uri}
     typer.echo(json.dumps(outcome) if as_json else f"published {version.ref}")

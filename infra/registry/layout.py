@@ -17,6 +17,7 @@ from infra.store import Stored
 PRODUCTION = "production"  # the alias that a bare name means
 CLAIM, ADAPTER, DELETED = "claim.json", "adapter.json", "deleted.json"
 WEIGHTS, CARD = "adapter.safetensors", "card.md"
+PROMPT = "prompt.safetensors"  # the text that goes with an adapter, if it has one
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _REVISION = re.compile(r"[0-9A-Za-z]{1,128}")

@@ -25,7 +25,13 @@ from pipelines.catalog.cli import PairCommand, apply
 
 PAIR = "--pair"
 # Parameters of `apply` that name a place, and what makes a local one absolute.
-PLACES = {"source": expanded, "output": expanded, "registry": expanded, "base": environment.base_place}
+PLACES = {
+    "source": expanded,
+    "output": expanded,
+    "registry": expanded,
+    "prompt": expanded,
+    "base": environment.base_place,
+}
 
 
 def command_for(asked: Mapping[str, Any]) -> str:

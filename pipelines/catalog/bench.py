@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from infra.errors import ImageError, PairError
-from pipelines import adapters
-from pipelines.catalog.variants import Edits, prompt_of
+from pipelines import adapters, texts
+from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant
 from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.restore import Draft
@@ -44,10 +44,10 @@ class Bench:
         from pipelines.transfer import Editor
 
         torch.set_num_threads(1)
-        self.edits, self.cache = edits, Path(cache)
+        self.edits, self.cache, self.base = edits, Path(cache), base
         usual = edits.usual
         loras = adapters.loras(usual.worn, self.cache)
-        prompt = prompt_of(usual.prompt)
+        prompt = texts.read(usual.text, base)
         self.editor: Editor = Editor.load(
             base, adapter=loras, attention=usual.recipe.attention, batch_size=batch_size or 8, prompt_embeds=prompt
         )
@@ -88,7 +88,7 @@ class Bench:
             self.editor.wear(adapters.loras(variant.worn, self.cache))
             self.worn = recipe.adapter
         if recipe.prompt != self.prompt:
-            self.editor.say(prompt_of(variant.prompt))
+            self.editor.say(texts.read(variant.text, self.base))
             self.prompt = recipe.prompt
         if recipe not in self.prefixes:
             try:

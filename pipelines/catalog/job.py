@@ -25,6 +25,7 @@ from pipelines.catalog.progress import Meter
 from pipelines.catalog.summary import REPORT, Summary
 from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant, recipe_of, sha256
+from pipelines.texts import Text, texts_for
 from pipelines.transfer import bases, check_framing
 
 GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
@@ -120,10 +121,11 @@ def prepare(options: Options, settings: Settings) -> Prepared:
     pairs = [variants.decoded_pair(file, settings.max_pixels) for file in files]
     for before, after in pairs:
         check_framing(before, after)
-    recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files])
-    edits = Edits(
-        Variant(recipe, tuple(worn), prompt=options.prompt), pairs, registry, options.scale, settings.max_pixels
-    )
+    texts = texts_for(options.prompt and expanded(options.prompt), bases.find_base(base))
+    text = texts.of(worn)
+    recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files], text)
+    usual = Variant(recipe, tuple(worn), text=text)
+    edits = Edits(usual, pairs, registry, options.scale, settings.max_pixels, texts)
     output = store.join(place, "jobs", staged_id(options.input, recipe)) if options.stage else place
     feed = Feed(
         source=expanded(options.input),
@@ -162,7 +164,9 @@ def _no_pairs(worn: Sequence[Worn]) -> str:
     return f"{worn[0].version.ref} has no pair of its own to show its edit: show which with --pair BEFORE AFTER."
 
 
-def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]]) -> Recipe:
+def _recipe(
+    options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]], text: Text | None
+) -> Recipe:
     folder = bases.find_base(base)
     usual = bases.settings_of(folder)
     return recipe_of(
@@ -176,7 +180,7 @@ def _recipe(options: Options, base: str | None, worn: Sequence[Worn], pairs: Seq
         seed=options.seed,
         format=options.format,
         restore=options.restore,
-        prompt=options.prompt and variants.prompt_digest(options.prompt, bases.text_width(folder)),
+        prompt=text.sha256 if text else None,
     )
 
 

@@ -1,7 +1,7 @@
 """The edits of one job: its own, and those that rows of a table ask for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,10 @@ from infra.errors import EditTransferError, ImageError, PairError, StoreError, S
 from pipelines import adapters, codec
 from pipelines.catalog.listing import AS_THE_REST, Own
 from pipelines.catalog.work import Variant, sha256
+from pipelines.texts import Text, Texts
 
 if TYPE_CHECKING:
     from pipelines.transfer import Pair
-    from pipelines.transfer.family import Prompt
 
 VARIANTS_KEPT = 4096
 
@@ -26,6 +26,7 @@ class Edits:
 
     pairs     (before, after) of the job
     registry  address of the adapters, `scale` counts for all of them
+    texts     what was asked for, and what the base brings
     """
 
     usual: Variant
@@ -33,6 +34,7 @@ class Edits:
     registry: str
     scale: float
     max_pixels: int
+    texts: Texts = field(default_factory=Texts)
 
     def chooser(self) -> Callable[[Own], Variant]:
         """A function from what a row asks for to its edit; it remembers. It raises ImageError with `bad_override`."""
@@ -68,20 +70,21 @@ class Edits:
             raise PairError("a row needs both `before` and `after`, or neither.")
         if own.before and own.after:
             pairs, shown = ((own.before, own.after),), (self._digests(own.before, own.after),)
+        text = Text(own.prompt, sha256(store.read(own.prompt))) if own.prompt else self.texts.of(worn)
         attention = next((each.attention for each in worn if each.attention), recipe.attention)
         changed = replace(
             recipe,
             pairs=shown,
             attention=attention,
             seed=_whole(own.seed) if own.seed else recipe.seed,
-            prompt=sha256(store.read(own.prompt)) if own.prompt else recipe.prompt,
+            prompt=text.sha256 if text else None,
             **adapters.named(worn),
         )
         if attention != recipe.attention:
             raise UsageError(
                 f"{own.adapter} was trained with {attention} attention, and this job runs {recipe.attention}."
             )
-        return Variant(changed, worn, pairs, own.prompt or usual.prompt)
+        return Variant(changed, worn, pairs, text)
 
     def _digests(self, before: str, after: str) -> tuple[str, str]:
         files = [store.read(uri) for uri in (before, after)]
@@ -119,42 +122,6 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise UsageError(f"the seed {text!r} is no whole number.") from None
-
-
-def prompt_of(uri: str | None) -> "Prompt | None":
-    """Precomputed prompt embeddings, (1, T, E), and pooled ones if the file has them. Raises UsageError, StoreError."""
-    if uri is None:
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from pipelines.transfer.family import Prompt
-    from pipelines.transfer.prompts import POOLED, TOKENS
-
-    try:
-        tensors = load(store.read(uri))
-        tensor, pooled = tensors[TOKENS], tensors.get(POOLED)
-    except (SafetensorError, KeyError):
-        raise UsageError(
-            f"{uri}: prompt embeddings are a tensor `{TOKENS}` (1, T, E) in a .safetensors file."
-        ) from None
-    if tensor.ndim != 3 or len(tensor) != 1:
-        raise UsageError(f"{uri}: prompt embeddings are (1, T, E), not {tuple(tensor.shape)}.")
-    if pooled is not None and (pooled.ndim != 2 or len(pooled) != 1):
-        raise UsageError(f"{uri}: pooled prompt embeddings are (1, P), not {tuple(pooled.shape)}.")
-    return Prompt(tensor, pooled)
-
-
-def prompt_digest(uri: str, width: int) -> str:
-    """Hex SHA-256 of a file of prompt embeddings, `width` channels each. Raises UsageError, StoreError."""
-    prompt = prompt_of(uri)
-    given = prompt.tokens_1TE.shape[-1] if prompt else width
-    if given != width:
-        raise UsageError(
-            f"{uri}: these prompt embeddings are {given} wide, but the base takes {width}. Make them with"
-            " `edit-transfer embed` and this base."
-        )
-    return sha256(store.read(uri))
 
 
 def read_pairs(given: Sequence[tuple[str, str]]) -> list[tuple[str, bytes, bytes]]:

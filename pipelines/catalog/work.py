@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import adapters
 from pipelines.adapters import Worn
+from pipelines.texts import Text
 
 if TYPE_CHECKING:
     from pipelines.transfer.layout import Attention
@@ -115,10 +116,10 @@ class Variant:
     """The edit that an image gets, with what it takes to do it: the job's own, or what its row of a table asks for.
 
     pairs   (before, after) URIs of the row's own pair, () for the job's; digests of both are in the recipe
-    prompt  URI of precomputed prompt embeddings, None for none
+    text    its prompt embeddings, None for none
     """
 
     recipe: Recipe
     worn: tuple[Worn, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
-    prompt: str | None = None
+    text: Text | None = None

@@ -24,6 +24,7 @@ Quantised = Literal["none", "float8"]
 
 BUNDLED = Path(__file__).parent / "bases" / "miniature"
 PARTS = ("transformer", "vae", "scheduler")
+PROMPT = "prompt.safetensors"  # in a base's folder: the text that it is used with
 STEPS_DISTILLED = 4
 ADAPTER_RATE, ADAPTER_STEPS = 2e-4, 500  # common for LoRA on FLUX-class bases
 
@@ -88,9 +89,15 @@ def class_of(folder: Path) -> str | None:
     return _read_json(folder / "transformer" / "config.json").get("_class_name")
 
 
-def text_width(folder: Path) -> int:
-    """Channels of the prompt embeddings that a base takes."""
-    return int(_read_json(folder / "transformer" / "config.json").get("joint_attention_dim", 0))
+def text_widths(folder: Path) -> tuple[int, int | None]:
+    """Channels of the prompt embeddings that a base takes, and of the pooled ones, None where it takes none."""
+    config = _read_json(folder / "transformer" / "config.json")
+    return int(config.get("joint_attention_dim", 0)), config.get("pooled_projection_dim")
+
+
+def prompt_file(folder: Path) -> Path | None:
+    """The file with the text that a base is used with, None where it brings none."""
+    return folder / PROMPT if (folder / PROMPT).is_file() else None
 
 
 def _fetch(hub_id: str) -> Path:
@@ -99,7 +106,7 @@ def _fetch(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", *(f"{part}/*" for part in PARTS)]
+        patterns = ["*.json", PROMPT, *(f"{part}/*" for part in PARTS)]
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # the Hub client raises many kinds: offline, unknown, gated
         raise BaseNotFound(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from infra.errors import PairError
 from pipelines.restore import Draft
-from pipelines.transfer import adapters, bases, passes
+from pipelines.transfer import adapters, bases, passes, prompts
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.bases import Quantised
 from pipelines.transfer.family import Family, Prompt, suited
@@ -74,7 +74,7 @@ class Editor:
         dtype: torch.dtype | None = None,
         attention: Attention | None = None,
         max_area: int | None = None,
-        prompt_embeds: Tensor | Prompt | None = None,
+        prompt_embeds: Tensor | Prompt | Literal["base"] | None = "base",
         batch_size: int = 8,
         quantised: Quantised = "none",
     ) -> Editor:
@@ -85,7 +85,7 @@ class Editor:
             device: `cuda` if there is one, else `cpu`.
             dtype: bfloat16 on a GPU, else float32.
             attention, max_area: the base's own by default.
-            prompt_embeds: precomputed text, (1, T, E); none means no text.
+            prompt_embeds: precomputed text, (1, T, E); None means no text; by default what the base brings, if any.
             quantised: keep the transformer's weights in fewer bits (see `bases.quantise`).
 
         Raises:
@@ -96,7 +96,8 @@ class Editor:
         settings = bases.settings_of(folder)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        family = bases.load_family(folder, device, dtype, prompt_embeds)
+        text = prompts.of_base(folder) if isinstance(prompt_embeds, str) else prompt_embeds
+        family = bases.load_family(folder, device, dtype, text)
         bases.quantise(family.transformer, quantised, dtype)
         editor = cls(
             family,
@@ -130,8 +131,11 @@ class Editor:
         Raises:
             ValueError: its width E is not that of the base.
         """
-        prompt = suited(prompt_embeds, self.family.silence)
-        self.family.prompt = prompt.to(self.family.device, self.family.transformer.dtype)
+        self.family.prompt = self.suited(prompt_embeds)
+
+    def suited(self, prompt_embeds: Tensor | Prompt | None) -> Prompt:
+        """A text as the base takes it, on its device. Raises as `say` does."""
+        return suited(prompt_embeds, self.family.silence).to(self.family.device, self.family.transformer.dtype)
 
     @staticmethod
     def revision_of(base: str | Path | None) -> str:

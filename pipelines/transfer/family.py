@@ -23,6 +23,10 @@ class Prompt:
     tokens_1TE: Tensor
     pooled_1P: Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.tokens_1TE.nbytes + (0 if self.pooled_1P is None else self.pooled_1P.nbytes)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Prompt:
         pooled = None if self.pooled_1P is None else self.pooled_1P.to(device, dtype)
         return Prompt(self.tokens_1TE.to(device, dtype), pooled)

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infra.errors import BaseNotFound
+from infra.errors import BaseNotFound, UsageError
+from pipelines.transfer import bases
+from pipelines.transfer.family import Prompt
 
 TOKENS = "prompt_embeds"  # the tensors in a file of prompt embeddings: (1, T, E),
 POOLED = "pooled_prompt_embeds"  # and (1, P) where a base takes such a thing
@@ -28,8 +30,12 @@ def embed(base: str | Path, text: str, device: str | torch.device | None = None)
     Raises:
         BaseNotFound: no such base, or one without a text encoder.
     """
+    import diffusers.utils.logging
+    import transformers.utils.logging
     from diffusers import DiffusionPipeline
 
+    for package in (diffusers, transformers):
+        package.utils.logging.disable_progress_bar()  # in the middle of what a command has to say
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
@@ -46,6 +52,46 @@ def embed(base: str | Path, text: str, device: str | torch.device | None = None)
     tokens, *others = told[:-1]  # the last are position ids
     named = {TOKENS: tokens, **({POOLED: others[0]} if others else {})}
     return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+
+def parsed(data: bytes, name: str) -> Prompt:
+    """Precomputed prompt embeddings, (1, T, E), and pooled ones, (1, P), if a file has them; `name` is told in errors.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        tokens, pooled = tensors[TOKENS], tensors.get(POOLED)
+    except (SafetensorError, KeyError):
+        raise UsageError(
+            f"{name}: prompt embeddings are a tensor `{TOKENS}` (1, T, E) in a .safetensors file."
+        ) from None
+    if tokens.ndim != 3 or len(tokens) != 1:
+        raise UsageError(f"{name}: prompt embeddings are (1, T, E), not {tuple(tokens.shape)}.")
+    if pooled is not None and (pooled.ndim != 2 or len(pooled) != 1):
+        raise UsageError(f"{name}: pooled prompt embeddings are (1, P), not {tuple(pooled.shape)}.")
+    return Prompt(tokens, pooled)
+
+
+def of_base(folder: Path) -> Prompt | None:
+    """The text that a base brings, None where it brings none. Raises UsageError for a file that is no such thing."""
+    path = bases.prompt_file(folder)
+    return parsed(path.read_bytes(), str(path)) if path else None
+
+
+def check_width(prompt: Prompt, widths: tuple[int, int | None], name: str) -> None:
+    """Raise UsageError for embeddings that a base of these widths (`bases.text_widths`) cannot take."""
+    pooled = None if prompt.pooled_1P is None or widths[1] is None else prompt.pooled_1P.shape[-1]
+    for what, given, taken in (("", prompt.tokens_1TE.shape[-1], widths[0]), ("pooled ", pooled, widths[1])):
+        if given is not None and given != taken:
+            raise UsageError(
+                f"{name}: these {what}prompt embeddings are {given} wide, but the base takes {taken}. Make them with"
+                " `edit-transfer embed` and this base."
+            )
 
 
 def _first_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from pipelines.adapters import Worn
 from pipelines.catalog.variants import decoded_pair
 from pipelines.catalog.work import recipe_of, sha256
 from pipelines.restore import Draft, finished
+from pipelines.texts import Texts
 from pipelines.transfer import check_framing, fitted, resized
 from serving.app.directory import Directory
 from serving.app.options import Limits
@@ -135,6 +136,7 @@ class Desk:
         if ask.seed is not None:
             return [(ask.seed + number) % SEEDS for number in range(ask.count)]
         run, digest = self.description, sha256(ask.query)
+        text = Texts(base=run.text).of([worn] if worn else [])
         recipe = recipe_of(
             [worn] if worn else [],
             shown,
@@ -143,6 +145,7 @@ class Desk:
             attention=run.attention,  # type: ignore[arg-type]  # from the base's own settings
             max_area=run.max_area,
             steps=ask.steps or run.steps,
+            prompt=text.sha256 if text else None,
         )
         return [replace(recipe, seed=number).seed_for(digest) for number in range(ask.count)]
 

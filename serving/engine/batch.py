@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.transfer import Editor, Prefix
+    from pipelines.transfer.family import Prompt
     from pipelines.transfer.mixture import Mixture
     from serving.engine.ticket import Ticket
 
@@ -34,12 +35,20 @@ Each = TypeVar("Each")
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """A request that is ready to join: the name of its adapter in the transformer, the keys and values of its pairs."""
+    """A request that is ready to join: the name of its adapter in the transformer, the keys and values of its pairs,
+    and its text; those that share a pass share the text."""
 
     ticket: Ticket
     name: str | None
     prefix: Prefix
     prefix_cached: bool
+    prompt: Prompt
+
+    @property
+    def text(self) -> str | None:
+        """Names its text: that of its adapter, or the base's."""
+        worn = self.ticket.work.worn
+        return worn.prompt if worn else None
 
 
 @dataclass(eq=False)
@@ -70,12 +79,12 @@ class Batch:
 
     def join(self, arrivals: Sequence[Arrival]) -> None:
         """Let requests take part from the next step on; their queries run once, together where they can."""
-        kinds: dict[tuple[str, Grid | Layout], list[tuple[Arrival, Layout]]] = {}
+        kinds: dict[tuple[str, Grid | Layout, str | None], list[tuple[Arrival, Layout]]] = {}
         for arrival in arrivals:
             grid, prefix = self.editor.grid(arrival.ticket.work.query), arrival.prefix
             plan = layout(prefix.grids, grid, prefix.attention)
             alike = plan if prefix.attention == "joint" else grid  # there pairs and query run as one block
-            kinds.setdefault((prefix.attention, alike), []).append((arrival, plan))
+            kinds.setdefault((prefix.attention, alike, arrival.text), []).append((arrival, plan))
         for group in kinds.values():
             size = self._most(group[0][1].query.tokens)
             for start in range(0, len(group), size):
@@ -83,6 +92,7 @@ class Batch:
 
     def _welcome(self, group: Sequence[tuple[Arrival, Layout]]) -> None:
         family = self.editor.family
+        family.prompt = group[0][0].prompt
         tokens = torch.cat([family.encode(to_tensor([arrival.ticket.work.query])) for arrival, _ in group])
         with self.mixture.worn([arrival.name for arrival, _ in group]):
             read = passes.contexts(
@@ -108,7 +118,7 @@ class Batch:
         """One step of every request. Whoever cannot make it gets its error; the others go on."""
         kinds: dict[object, list[Running]] = {}
         for each in self.running:
-            kinds.setdefault(each.context.kind, []).append(each)
+            kinds.setdefault((each.context.kind, each.arrival.text), []).append(each)
         for group in kinds.values():
             size = self._most(group[0].context.plan.result.tokens)
             for start in range(0, len(group), size):
@@ -145,6 +155,7 @@ class Batch:
     def _velocity(self, group: Sequence[Running]) -> Tensor:
         self.passes += 1
         self.images_stepped += len(group)
+        self.editor.family.prompt = group[0].arrival.prompt
         with self.mixture.worn([each.arrival.name for each in group]):
             return passes.velocities(
                 self.editor.family,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import EditTransferError, Interrupted
+from pipelines import texts
 from pipelines.faults import leave_if_broken
 from serving.engine.batch import Arrival, Batch
 from serving.engine.caches import Shelf, Wardrobe
@@ -56,11 +57,12 @@ class Engine:
     ) -> None:
         import torch
 
-        from pipelines.transfer import Editor
+        from pipelines.transfer import Editor, bases
         from pipelines.transfer.mixture import Mixture
 
         torch.set_num_threads(1)
-        self.editor = Editor.load(base)
+        self.editor, self._text = Editor.load(base), texts.of_base(bases.find_base(base))
+        self._usual = self.editor.family.prompt
         mixture = Mixture(self.editor.family)
         self.batch, self._mixture, self.max_batch = Batch(self.editor, mixture), mixture, max_batch
         self.wardrobe = Wardrobe(self.editor, mixture, adapters_mib * MEBIBYTE)
@@ -84,6 +86,7 @@ class Engine:
             steps=editor.default_steps,
             max_area=editor.max_area,
             multiple=editor.family.multiple,
+            text=self._text,
         )
 
     def submit(self, work: Work, tell: Tell | None = None) -> Future[Edited]:
@@ -210,13 +213,15 @@ class Engine:
         in_use = arriving | {each.arrival.ticket.key for each in self.batch.running}
         try:
             name = self.wardrobe.name(ticket.key, fetched.lora, in_use) if fetched.lora else None
+            prompt = self.editor.suited(fetched.prompt) if fetched.prompt else self._usual
             prefix = self.prefixes.get(fetched.key)
             if prefix:
-                return Arrival(ticket, name, prefix, prefix_cached=True)
+                return Arrival(ticket, name, prefix, prefix_cached=True, prompt=prompt)
+            self.editor.family.prompt = prompt
             with self._mixture.worn([name]):
                 prefix = self.editor.remember(fetched.pairs, fetched.attention)
             self.prefixes.put(fetched.key, prefix, prefix.nbytes)
-            return Arrival(ticket, name, prefix, prefix_cached=False)
+            return Arrival(ticket, name, prefix, prefix_cached=False, prompt=prompt)
         except Exception as error:
             leave_if_broken(error)
             ticket.fail(error)

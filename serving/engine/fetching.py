@@ -2,20 +2,21 @@
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from infra.errors import ImageError, PairError
-from pipelines import adapters
+from pipelines import adapters, texts
 from pipelines.catalog.variants import decoded_pair
 from serving.engine.caches import Shelf
 from serving.engine.request import Work
 
 if TYPE_CHECKING:
     from pipelines.transfer import Lora, Pair
+    from pipelines.transfer.family import Prompt
     from pipelines.transfer.layout import Attention
 
 ROOM = 256 * 2**20  # bytes of decoded exemplars
@@ -23,12 +24,16 @@ ROOM = 256 * 2**20  # bytes of decoded exemplars
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a request is edited with. `key` stands for all of it: adapter and pairs."""
+    """What a request is edited with. `key` stands for all of it: adapter and pairs.
+
+    `prompt` is the text that the adapter brings, None where that of the base is used.
+    """
 
     key: Hashable
     lora: "Lora | None"
     pairs: "tuple[Pair, ...]"
     attention: "Attention | None"
+    prompt: "Prompt | None" = None
 
 
 class Fetcher:
@@ -59,8 +64,11 @@ class Fetcher:
         [lora] = adapters.loras([work.worn], self._cache)
         files = adapters.exemplars([work.worn])
         pairs = tuple(self._fitted(decoded_pair(file, self._max_pixels), file[0]) for file in files)
-        fetched = Fetched((work.worn.digest, ()), lora, pairs, work.worn.attention)
+        text = texts.of_adapter(work.worn)
+        prompt = texts.read(text, None) if text else None
+        fetched = Fetched((work.worn.digest, ()), lora, pairs, work.worn.attention, prompt)
         size = sum(image.width * image.height * 3 for pair in pairs for image in pair)
+        size += prompt.nbytes if prompt else 0
         with self._lock:
             if work.worn.digest in self._adapters:
                 self._adapters.drop(work.worn.digest)
@@ -78,4 +86,4 @@ def _with_pairs(fetched: Fetched, work: Work) -> Fetched:
     if not work.pairs:
         return fetched
     assert work.worn
-    return Fetched((work.worn.digest, work.shown), fetched.lora, work.pairs, fetched.attention)
+    return replace(fetched, key=(work.worn.digest, work.shown), pairs=work.pairs)

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from pipelines.adapters import Worn
+from pipelines.texts import Text
 
 Digests = tuple[tuple[str, str], ...]  # sha256 of the before and the after file of each pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an engine runs. `multiple` and `max_area` decide the size at which images go through the model."""
+    """What an engine runs. `multiple` and `max_area` decide the size at which images go through the model.
+
+    `text` is the prompt embeddings that the base brings, None for none.
+    """
 
     base: str
     revision: str
@@ -19,6 +23,7 @@ class Description:
     steps: int
     max_area: int
     multiple: int
+    text: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

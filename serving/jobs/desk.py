@@ -114,6 +114,7 @@ class Desk:
             "output": self._places.checked(body.output, "output", caller),
             "pair": [self._places.checked(uri, f"pairs.{which}", caller) for which, uri in pairs] or None,
             "adapter": refs or None,
+            "prompt": body.prompt and self._places.checked(body.prompt, "prompt", caller),
             "registry": self.config.registry,
             "yes": True,
             "as_json": True,

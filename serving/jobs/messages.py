@@ -48,6 +48,9 @@ class JobRequest(BaseModel):
     restore: bool = Field(
         False, description="Results in full resolution: what the edit did not touch stays the input's."
     )
+    prompt: Address | None = Field(
+        None, description="s3:// address or absolute path of prompt embeddings. Default: the adapter's or base's own."
+    )
     limit: int | None = Field(None, ge=1, lt=2**63, description="Only the first so many images.")
     retry_failed: bool = Field(False, description="Try images again that failed before.")
     fresh: bool = Field(False, description="Edit everything again, finished or not.")
@@ -59,7 +62,8 @@ class JobRequest(BaseModel):
 
     def digest(self) -> str:
         """The same for the same request, however it was spelled."""
-        asked = self.model_dump(exclude=set() if self.restore else {"restore"})  # as before there was such a thing
+        later = {name for name in ("restore", "prompt") if not getattr(self, name)}
+        asked = self.model_dump(exclude=later)  # as before there were such things
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

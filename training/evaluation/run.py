@@ -11,7 +11,7 @@ from rich.console import Console
 
 from infra import settings
 from infra.errors import OutputError, UsageError
-from pipelines import adapters
+from pipelines import adapters, texts
 from pipelines.transfer import Editor
 from training.evaluation import report as page
 from training.evaluation.outcome import Outcome
@@ -51,7 +51,8 @@ def load_editor(base: str | None, adapter: str | None, device: str) -> Editor:
     environment = settings.from_environment()
     worn = adapters.find(environment.registry, [adapter], 1.0, Editor.revision_of(base))
     loras = adapters.loras(worn, Path(environment.cache))
-    return Editor.load(base, adapter=loras, attention=worn[0].attention, device=device)
+    text = texts.usual(worn, base)
+    return Editor.load(base, adapter=loras, attention=worn[0].attention, device=device, prompt_embeds=text)
 
 
 def measure(editor: Editor, plan: Plan, adapter: str | None = None) -> tuple[Outcome, Sheet]:

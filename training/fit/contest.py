@@ -12,7 +12,7 @@ from infra import cluster, registry, store
 from infra.errors import AdapterDamaged, EditTransferError, ImageError
 from infra.registry import Version
 from infra.settings import Settings as Environment
-from pipelines import adapters
+from pipelines import adapters, texts
 from pipelines.adapters import Worn
 from training.fit.judge import Trial, judge, trials
 from training.fit.publishing import Work
@@ -61,7 +61,8 @@ def _score(base: str | None, version: Version | None, tried: Sequence[Trial], ca
 
     worn = [Worn(version)] if version else []
     attention = worn[0].attention if worn else None
-    editor = Editor.load(base, adapter=adapters.loras(worn, Path(cache)), attention=attention)
+    loras, text = adapters.loras(worn, Path(cache)), texts.usual(worn, base)
+    editor = Editor.load(base, adapter=loras, attention=attention, prompt_embeds=text)
     return judge(editor, tried).score.balanced
 
 

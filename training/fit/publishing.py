@@ -17,6 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from infra import registry, store
 from infra.errors import PairError
 from infra.registry import Version
+from infra.registry.layout import PROMPT
+from pipelines import texts
 from pipelines.transfer import bases
 from training.fit.run import Fitted
 from training.fit.settings import Settings
@@ -48,6 +50,8 @@ class Work:
             "kept": sorted(pair.digest for pair in self.kept),
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in HOW},
         }
+        if text := texts.of_base(bases.find_base(self.base)):
+            deciding["prompt"] = text.sha256
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,6 +69,8 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
         "samples.png": fitted.samples,
         "card.md": _card(work.name, about).encode(),
     }
+    if prompt := bases.prompt_file(bases.find_base(work.base)):
+        files[PROMPT] = prompt.read_bytes()  # it was trained with that text, and is used with it on every twin
     return registry.publish(address, work.name, files, about, publication=work.publication)
 
 
