@@ -1,6 +1,7 @@
 """Where everything in a registry lies, and what names and refs look like. No other module spells an address.
 
-<registry>/<name>/versions/000003/{claim.json, adapter.json, adapter.safetensors, pairs/…, card.md, samples.png}
+<registry>/<name>/versions/000003/{claim.json, adapter.json, adapter.safetensors, pairs/…, card.md, samples.png,
+                                   prompt.safetensors}       # the last if it has a text
 <registry>/<name>/aliases/production/000007.json
 <registry>/<name>/leases/<purpose>/000012.json
 <registry>/_twins/<revision trained on>.<revision deployed on>.json      # no adapter's name begins with _

@@ -34,8 +34,9 @@ def embed(base: str | Path, text: str, device: str | torch.device | None = None)
     import transformers.utils.logging
     from diffusers import DiffusionPipeline
 
-    for package in (diffusers, transformers):
-        package.utils.logging.disable_progress_bar()  # in the middle of what a command has to say
+    for package in (diffusers, transformers):  # both talk into what a command has to say
+        package.utils.logging.disable_progress_bar()
+        package.utils.logging.set_verbosity_error()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from infra import registry
 from infra.registry import Version
+from infra.registry.layout import PROMPT
 from pipelines.transfer import bases
 
 
@@ -52,8 +53,10 @@ def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
     return Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
 
 
-def publish(address: str, name: str, base: Path, seed: int, *, attention: str = "prefix", **lora: object) -> Version:
-    """A version with a pair of its own, as training publishes them."""
+def publish(
+    address: str, name: str, base: Path, seed: int, *, attention: str = "prefix", prompt: bytes = b"", **lora: object
+) -> Version:
+    """A version with a pair of its own, as training publishes them, and a text if there is one."""
     before, after = png(picture(seed * 2 + 1000)), png(picture(seed * 2 + 1001))
     about = {
         "base": {"name": base.name, "revision": bases.revision_of(base)},
@@ -67,4 +70,4 @@ def publish(address: str, name: str, base: Path, seed: int, *, attention: str = 
         "pairs/one_before.png": before,
         "pairs/one_after.png": after,
     }
-    return registry.publish(address, name, files, about)
+    return registry.publish(address, name, files | ({PROMPT: prompt} if prompt else {}), about)

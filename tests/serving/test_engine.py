@@ -2,18 +2,21 @@
 
 import itertools
 import random
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from infra import registry
 from infra.errors import AdapterDamaged, AdapterNotFound, DeadlinePassed, ImageError, Interrupted
-from pipelines import adapters
+from pipelines import adapters, texts
 from pipelines.adapters import Worn
 from pipelines.catalog.variants import decoded_pair
 from pipelines.transfer import Editor, bases
+from pipelines.transfer.prompts import TOKENS, parsed
 from serving.engine import Engine, Work
 from tests.serving.adapters import picture, publish
 
@@ -105,6 +108,25 @@ def test_many_mixed_requests_equal_the_editor_bit_for_bit(engine, editor, worn, 
     works = asked(worn, 400, seed=2)
     for work, future in [(work, engine.submit(work)) for work in works]:
         assert future.result(300).image.tobytes() == edited(editor, work, cache)
+
+
+def test_texts_of_adapters_and_of_the_base_run_beside_each_other(tmp_path, cache, editor):
+    base = shutil.copytree(bases.BUNDLED, tmp_path / "base")
+    width = bases.text_widths(base)[0]
+    said = [save({TOKENS: torch.randn(1, 2 + n, width, generator=torch.Generator().manual_seed(n))}) for n in range(3)]
+    (base / bases.PROMPT).write_bytes(said[2])
+    versions = [publish(str(tmp_path / "r"), f"said-{n}", bases.BUNDLED, 60 + n, prompt=said[n]) for n in range(2)]
+    wears = [Worn(versions[0]), Worn(versions[1]), None]
+    engine = Engine(str(base), cache)
+    works = [Work(query=picture(n), seed=n, steps=3, worn=wears[n % 3], **inline(5000)) for n in range(6)]
+    futures = [engine.submit(work) for work in works]
+    results = [future.result(60).image.tobytes() for future in futures]
+    assert engine.describe().text == texts.of_base(base)
+    engine.stop()
+    silent = edited(editor, works[0], cache)
+    for number, (work, result) in enumerate(zip(works, results, strict=True)):
+        editor.say(parsed(said[number % 3], "text"))
+        assert result == edited(editor, work, cache) != silent
 
 
 @pytest.mark.parametrize("attention", ["full", "joint"])

@@ -74,11 +74,11 @@ def test_a_job_is_what_apply_would_be_asked_for(client, cluster, config):
     publish(config.registry, "lift", {"adapter.safetensors": b"w"}, {})
     pair = {"before": "s3://shop/a b;touch x.png", "after": "s3://shop/$(id)'.png"}
     options = {"seed": 7, "steps": 3, "format": "jpeg", "limit": 5, "retry_failed": True, "fresh": True, "stage": True}
-    more = {"scale": 0.5, "workers": 2, "adapter": ["lift@1:0.7", "lift"]}
+    more = {"scale": 0.5, "workers": 2, "adapter": ["lift@1:0.7", "lift"], "prompt": "s3://shop/words.safetensors"}
     answer = client.post("/v1/jobs", json=BODY | {"pairs": [PAIR, pair]} | options | more)
     assert answer.status_code == 202 and answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
     told = asked(cluster, answer.json()["id"])
-    assert told.items() >= (options | {"scale": 0.5, "workers": 2, "adapter": ["lift@1:0.7", "lift"]}).items()
+    assert told.items() >= (options | more).items()
     assert (told["source"], told["output"], told["registry"]) == ("s3://shop/photos", "s3://shop/out", config.registry)
     assert told["pair"] == [PAIR["before"], PAIR["after"], pair["before"], pair["after"]]
     assert told["yes"] and told["as_json"] and not told["dry_run"]
@@ -229,6 +229,7 @@ def test_malformed_requests_are_told_which_part_is_wrong(client, cluster, wrong)
         ({"output": "s3://shop/*"}, "output", "wildcards"),
         ({"output": "out"}, "output", "absolute path"),
         ({"pairs": [PAIR | {"after": "/etc/passwd"}]}, "pairs.after", "may not work there"),
+        ({"prompt": "s3://other/words.safetensors"}, "prompt", "may not work there"),
         ({"webhook": "https://other.example/hooks"}, "webhook", "may not send"),
         ({"webhook": "https://shop.example/hooks/x"}, "webhook", "a key is needed"),
     ],
