@@ -120,7 +120,7 @@ def apply(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="The edit in words besides, as `edit-transfer embed` wrote them. Default: the adapter's, or the base's.",
+            help="The edit in words too, as `edit-transfer embed` wrote them. Default: the adapter's, or the base's.",
             rich_help_panel=EDIT,
         ),
     ] = None,
