@@ -165,7 +165,7 @@ def _no_pairs(worn: Sequence[Worn]) -> str:
 
 
 def _recipe(
-    options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]], text: Text | None
+    options: Options, base: str | None, worn: Sequence[Worn], pairs: Sequence[tuple[str, str]], text: Text | None = None
 ) -> Recipe:
     folder = bases.find_base(base)
     usual = bases.settings_of(folder)
