@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -38,6 +39,7 @@ class Editor:
         attention: `prefix`, `full` or `joint`.
         max_area: pixels at which images go through the model at most; results come back in the query's own size.
         default_steps: denoising steps when none are asked for.
+        distilled: texts guide it by themselves; their `guidance` is left out.
         batch_size: images that go through the model together at most.
     """
 
@@ -51,6 +53,7 @@ class Editor:
         max_area: int,
         default_steps: int,
         batch_size: int = 8,
+        distilled: bool = False,
     ) -> None:
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
@@ -61,6 +64,7 @@ class Editor:
         self.max_area = max_area
         self.default_steps = default_steps
         self.batch_size = batch_size
+        self.distilled = distilled
         self.adapter_digest: str | None = None
         self._worn: list[adapters.Outline] = []
 
@@ -97,7 +101,7 @@ class Editor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         text = prompts.of_base(folder) if isinstance(prompt_embeds, str) else prompt_embeds
-        family = bases.load_family(folder, device, dtype, text)
+        family = bases.load_family(folder, device, dtype)
         bases.quantise(family.transformer, quantised, dtype)
         editor = cls(
             family,
@@ -107,7 +111,9 @@ class Editor:
             max_area=max_area or settings.max_area,
             default_steps=settings.steps,
             batch_size=batch_size,
+            distilled=bases.is_distilled(folder),
         )
+        editor.say(text)
         editor.wear([Lora(Path(adapter))] if isinstance(adapter, str | Path) else adapter or ())
         return editor
 
@@ -134,8 +140,11 @@ class Editor:
         self.family.prompt = self.suited(prompt_embeds)
 
     def suited(self, prompt_embeds: Tensor | Prompt | None) -> Prompt:
-        """A text as the base takes it, on its device. Raises as `say` does."""
-        return suited(prompt_embeds, self.family.silence).to(self.family.device, self.family.transformer.dtype)
+        """A text as the base takes it, on its device; unguided where that is distilled. Raises as `say` does."""
+        prompt = suited(prompt_embeds, self.family.silence)
+        if self.distilled:  # guidance was distilled into it
+            prompt = replace(prompt, negative=None, guidance=1.0)
+        return prompt.to(self.family.device, self.family.transformer.dtype)
 
     @staticmethod
     def revision_of(base: str | Path | None) -> str:
@@ -232,7 +241,8 @@ class Editor:
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
     ) -> list[Image.Image]:
         plan = layout(prefix.grids, grid, prefix.attention)
-        velocity = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
+        plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
+        velocity = passes.guided(self.family, plain)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
         tokens = denoise(velocity, noise, self.family.sigmas(steps, plan.result.tokens))
         return to_images(self.family.decode(tokens, grid))

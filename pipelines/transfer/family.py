@@ -6,7 +6,7 @@ Letters: B images, C latent channels of a token, S tokens, T text tokens, E text
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,18 +18,29 @@ from pipelines.transfer.layout import Grid, Panel
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text, precomputed: one embedding per token, and one for the whole where the family takes it."""
+    """Text, precomputed: one embedding per token, and one for the whole where the family takes it.
+
+    With a `negative` text a result is guided away from that, `guidance` times as far as the model goes by itself
+    (classifier-free guidance, Ho and Salimans, arXiv 2207.12598).
+    """
 
     tokens_1TE: Tensor
     pooled_1P: Tensor | None = None
+    negative: Prompt | None = None
+    guidance: float = 1.0
 
     @property
     def nbytes(self) -> int:
-        return self.tokens_1TE.nbytes + (0 if self.pooled_1P is None else self.pooled_1P.nbytes)
+        own = self.tokens_1TE.nbytes + (0 if self.pooled_1P is None else self.pooled_1P.nbytes)
+        return own + (self.negative.nbytes if self.negative else 0)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Prompt:
-        pooled = None if self.pooled_1P is None else self.pooled_1P.to(device, dtype)
-        return Prompt(self.tokens_1TE.to(device, dtype), pooled)
+        return replace(
+            self,
+            tokens_1TE=self.tokens_1TE.to(device, dtype),
+            pooled_1P=None if self.pooled_1P is None else self.pooled_1P.to(device, dtype),
+            negative=self.negative and self.negative.to(device, dtype),
+        )
 
 
 def suited(given: Tensor | Prompt | None, silence: Prompt) -> Prompt:
@@ -44,10 +55,11 @@ def suited(given: Tensor | Prompt | None, silence: Prompt) -> Prompt:
         return silence
     prompt = given if isinstance(given, Prompt) else Prompt(given)
     _check_width("prompt embeddings", prompt.tokens_1TE, silence.tokens_1TE)
-    if silence.pooled_1P is None or prompt.pooled_1P is None:
-        return Prompt(prompt.tokens_1TE, silence.pooled_1P)
-    _check_width("pooled prompt embeddings", prompt.pooled_1P, silence.pooled_1P)
-    return prompt
+    pooled = silence.pooled_1P
+    if pooled is not None and prompt.pooled_1P is not None:
+        _check_width("pooled prompt embeddings", prompt.pooled_1P, pooled)
+        pooled = prompt.pooled_1P
+    return replace(prompt, pooled_1P=pooled, negative=prompt.negative and suited(prompt.negative, silence))
 
 
 def _check_width(name: str, given: Tensor, silent: Tensor) -> None:

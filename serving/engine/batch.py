@@ -156,12 +156,11 @@ class Batch:
         self.passes += 1
         self.images_stepped += len(group)
         self.editor.family.prompt = group[0].arrival.prompt
+        family, read = self.editor.family, [each.context for each in group]
+        velocity = passes.guided(family, lambda x, t: passes.velocities(family, x, t, read))
         with self.mixture.worn([each.arrival.name for each in group]):
-            return passes.velocities(
-                self.editor.family,
-                torch.cat([each.x_1SC for each in group]),
-                torch.tensor([each.sigmas[each.step] for each in group]),
-                [each.context for each in group],
+            return velocity(
+                torch.cat([each.x_1SC for each in group]), torch.tensor([each.sigmas[each.step] for each in group])
             )
 
     def _move(self, each: Running, velocity: Tensor, company: int) -> None:

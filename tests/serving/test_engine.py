@@ -16,7 +16,7 @@ from pipelines import adapters, texts
 from pipelines.adapters import Worn
 from pipelines.catalog.variants import decoded_pair
 from pipelines.transfer import Editor, bases
-from pipelines.transfer.prompts import TOKENS, parsed
+from pipelines.transfer.prompts import GUIDANCE, NEGATIVE, TOKENS, parsed
 from serving.engine import Engine, Work
 from tests.serving.adapters import picture, publish
 
@@ -113,7 +113,9 @@ def test_many_mixed_requests_equal_the_editor_bit_for_bit(engine, editor, worn, 
 def test_texts_of_adapters_and_of_the_base_run_beside_each_other(tmp_path, cache, editor):
     base = shutil.copytree(bases.BUNDLED, tmp_path / "base")
     width = bases.text_widths(base)[0]
-    said = [save({TOKENS: torch.randn(1, 2 + n, width, generator=torch.Generator().manual_seed(n))}) for n in range(3)]
+    words = [torch.randn(1, 2 + n, width, generator=torch.Generator().manual_seed(n)) for n in range(4)]
+    said = [save({TOKENS: each}) for each in words[:3]]
+    said[1] = save({TOKENS: words[1], NEGATIVE + TOKENS: words[3], GUIDANCE: torch.tensor(3.0)})
     (base / bases.PROMPT).write_bytes(said[2])
     versions = [publish(str(tmp_path / "r"), f"said-{n}", bases.BUNDLED, 60 + n, prompt=said[n]) for n in range(2)]
     wears = [Worn(versions[0]), Worn(versions[1]), None]

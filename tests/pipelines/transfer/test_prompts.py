@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
@@ -24,7 +24,7 @@ from infra.errors import UsageError
 from pipelines import texts
 from pipelines.transfer import Editor
 from pipelines.transfer.bases import PROMPT
-from pipelines.transfer.prompts import POOLED, TOKENS, embed
+from pipelines.transfer.prompts import GUIDANCE, NEGATIVE, POOLED, TOKENS, embed, parsed
 from tests.tiny import CONTEXT, make_tiny_base, make_tiny_flux1, tiny_transformer
 from tests.tiny import POOLED as POOLED_WIDTH
 
@@ -138,6 +138,26 @@ def test_a_text_is_kept_with_the_base_which_is_used_with_it(speaking, tmp_path):
     save_file({TOKENS: torch.zeros(1, 4, CONTEXT + 1)}, base / PROMPT)
     with pytest.raises(UsageError, match="wide, but the base takes"):
         texts.of_base(base)
+
+
+def test_a_guided_text_counts_more_except_on_a_distilled_base(speaking, tmp_path):
+    base = shutil.copytree(speaking, tmp_path / "base")
+    file, plain, image = (
+        tmp_path / "arms.safetensors",
+        tmp_path / "plain.safetensors",
+        Image.new("RGB", (64, 64), "red"),
+    )
+    told = run("embed", "Raise the sleeves", file, "--base", base, "--guidance", "4", "--negative", "blurred")
+    assert told.exit_code == 0, told.output
+    written = load_file(file)
+    assert torch.equal(written[NEGATIVE + TOKENS], embed(base, "blurred")[TOKENS]) and written[GUIDANCE] == 4
+    narrow = {name: tensor[..., :CONTEXT].contiguous() if tensor.ndim else tensor for name, tensor in written.items()}
+    guided, unguided = parsed(save(narrow), "text"), parsed(save({TOKENS: narrow[TOKENS]}), "text")
+    assert edited(base, image, guided) != edited(base, image, unguided)
+    (base / "model_index.json").write_text(json.dumps({"is_distilled": True}))
+    assert edited(base, image, guided) == edited(base, image, unguided)
+    refused = run("embed", "Raise the sleeves", plain, "--base", base, "--guidance", "4")
+    assert refused.exit_code == 2 and "is distilled" in refused.stderr and not plain.exists()
 
 
 @pytest.mark.parametrize("where", [[], ["a.safetensors", "--store"]])
