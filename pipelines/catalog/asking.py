@@ -1,8 +1,8 @@
 """What a Ray cluster is asked for to run `apply` as a job: for `edit-transfer submit` and for the endpoint alike.
 
 `asked` are the parameters of `apply` by name. What they name on this machine's disk cannot be seen from the cluster:
-pairs are copied beside the results where those are in a bucket, and every other path is made absolute, for disks that
-all machines share.
+pairs and prompts are copied beside the results where those are in a bucket, and every other path is made absolute, for
+disks that all machines share.
 """
 
 import os
@@ -55,9 +55,9 @@ def environment_for(with_dependencies: bool = False) -> Iterator[dict[str, Any]]
 
 
 def seen_from_nodes(asked: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """The options as they mean the same on every machine; local pairs are copied to an output in a bucket.
+    """The options as they mean the same on every machine; local pairs and prompts are copied to an output in a bucket.
 
-    Raises UsageError for a place in this process's memory, StoreError if a pair cannot be read or copied.
+    Raises UsageError for a place in this process's memory, StoreError if one of them cannot be read or copied.
     """
     seen = dict(asked)
     if seen.get("adapter") and not seen.get("registry"):
@@ -66,8 +66,12 @@ def seen_from_nodes(asked: Mapping[str, Any], job_id: str) -> dict[str, Any]:
         if seen.get(name):
             seen[name] = absolute(seen[name])
     _check_places(seen)
-    if seen.get("pair") and store.scheme_of(seen["output"]) != "file":
-        seen["pair"] = [_copied(uri, seen["output"], job_id, number) for number, uri in enumerate(seen["pair"])]
+    if store.scheme_of(seen["output"]) != "file":
+        aside = store.join(seen["output"], "jobs", job_id)
+        if seen.get("prompt"):
+            seen["prompt"] = _copied(seen["prompt"], store.join(aside, "prompt.safetensors"))
+        pairs = enumerate(seen.get("pair") or ())
+        seen["pair"] = [_copied(uri, _pair_file(aside, number, uri)) for number, uri in pairs] or None
     elif seen.get("pair"):
         seen["pair"] = [expanded(uri) for uri in seen["pair"]]
     return seen
@@ -87,11 +91,15 @@ def _places(seen: Mapping[str, Any]) -> list[str]:
     return [*(seen[name] for name in PLACES if seen.get(name)), *(seen.get("pair") or ())]
 
 
-def _copied(uri: str, output: str, job_id: str, number: int) -> str:
+def _pair_file(aside: str, number: int, uri: str) -> str:
+    name = f"{number // 2 + 1}-{'after' if number % 2 else 'before'}{PurePosixPath(uri).suffix.lower()}"
+    return store.join(aside, "pairs", name)
+
+
+def _copied(uri: str, copy: str) -> str:
+    """The address of a copy that every machine can see; the address itself where all can see that."""
     if store.scheme_of(uri) != "file":
         return uri
-    name = f"{number // 2 + 1}-{'after' if number % 2 else 'before'}{PurePosixPath(uri).suffix.lower()}"
-    copy = store.join(output, "jobs", job_id, "pairs", name)
     store.write(copy, store.read(uri))
     return copy
 

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines.transfer import bases
+from pipelines.transfer.bases import PROMPT
+from pipelines.transfer.prompts import TOKENS
 from serving.app.directory import Directory
 from tests.serving.adapters import publish
-from tests.tiny import make_tiny_base, make_tiny_flux1, tiny_transformer
+from tests.tiny import CONTEXT, make_tiny_base, make_tiny_flux1, tiny_transformer
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,7 @@ def family(tmp_path_factory) -> Path:
     make_tiny_base(folder / "base")
     make_tiny_base(folder / "quick", seed=1)
     (folder / "quick" / "model_index.json").write_text(json.dumps({"is_distilled": True}))
+    save_file({TOKENS: torch.ones(1, 3, CONTEXT)}, folder / "quick" / PROMPT)
     shutil.copytree(folder / "base", folder / "deeper")
     type(tiny := tiny_transformer()).from_config(tiny.config, num_layers=3).save_pretrained(
         folder / "deeper" / "transformer"
@@ -76,6 +81,7 @@ def test_an_adapter_is_applied_to_a_declared_twin_and_the_manifest_names_it(
     told = run(*apply, "--workers", "1", "--json")
     assert told.exit_code == 0, told.stderr
     [row] = ds.dataset(tmp_path / "out" / "manifest").to_table().to_pylist()
+    assert row["status"] == "done", row["error"]
     assert row["base"] == str(family / "quick") and (row["adapter"], row["adapter_version"]) == ("lift", 1)
     assert "quick" in run("bases", "list", "--registry", place).stdout
     assert run("bases", "untwin", family / "base", declared["deployed"]["revision"], "--registry", place).exit_code == 0

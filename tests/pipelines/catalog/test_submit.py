@@ -179,15 +179,19 @@ def test_local_places_are_absolute_and_pairs_go_to_the_bucket(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDIT_TRANSFER_REGISTRY", "adapters")
     (tmp_path / "base").mkdir()
+    (tmp_path / "said.safetensors").write_bytes(b"said")
     words = ["--input", "photos/*.png", "--adapter", "lift", "--base", "base", "--pair", *pair]
+    words += ["--prompt", "said.safetensors"]
     asked = parsed("apply", submitted([*words, "--output", "out"])[4:])
     assert asked["source"] == str(tmp_path / "photos/*.png") and asked["output"] == str(tmp_path / "out")
     assert asked["registry"] == str(tmp_path / "adapters") and asked["base"] == str(tmp_path / "base")
     assert asked["pair"] == list(pair)
-    assert asking.local_places(asked) == [asked[name] for name in ("source", "output", "registry", "base")] + [*pair]
+    assert asking.local_places(asked) == [asked[name] for name in asking.PLACES] + [*pair]
+    assert asked["prompt"] == str(tmp_path / "said.safetensors")
 
     asked = parsed("apply", submitted([*words, "--output", f"{moto_bucket}/out"], "7")[4:])
     copies = [f"{moto_bucket}/out/jobs/7/pairs/1-{name}.png" for name in ("before", "after")]
+    assert store.read(asked["prompt"]) == b"said" and asked["prompt"].startswith(moto_bucket)
     assert asked["pair"] == copies and [store.read(copy) for copy in copies] == [Path(p).read_bytes() for p in pair]
 
 
