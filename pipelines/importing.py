@@ -19,7 +19,7 @@ def import_(
         typer.Option(metavar="FOLDER|ID", help="Base that it was trained on. Default: EDIT_TRANSFER_BASE or bundled."),
     ] = None,
     attention: Annotated[
-        str, typer.Option(help="Attention that it was trained with: `prefix`, or `full` as stock LoRAs are.")
+        str, typer.Option(help="Attention that it was trained with: `prefix`, `joint`, or `full` as stock LoRAs are.")
     ] = "full",
     prompt: Annotated[
         Path | None,
