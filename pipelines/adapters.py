@@ -41,6 +41,11 @@ class Worn:
         return self.version.about.get("attention")
 
     @property
+    def compact(self) -> int:
+        """By how much the sides of its pairs had fewer tokens than those of its queries when it was trained."""
+        return self.version.about.get("compact", 1)
+
+    @property
     def prompt(self) -> str | None:
         """sha256 of the prompt embeddings that come with it, None where none do."""
         return self.version.files.get(PROMPT, {}).get("sha256")
@@ -60,6 +65,9 @@ def find(address: str, refs: Sequence[str], scale: float, revision: str) -> list
     if len({each.attention for each in worn} - {None}) > 1:
         told = ", ".join(f"{each.version.ref} with {each.attention}" for each in worn)
         raise UsageError(f"These adapters were trained with different attention: {told}. Use one of them.")
+    if len({each.compact for each in worn}) > 1:
+        told = ", ".join(f"{each.version.ref} with compact {each.compact}" for each in worn)
+        raise UsageError(f"These adapters were trained with pairs of different scale: {told}. Use one of them.")
     return worn
 
 

@@ -21,6 +21,12 @@ def import_(
     attention: Annotated[
         str, typer.Option(help="Attention that it was trained with: `prefix`, `joint`, or `full` as stock LoRAs are.")
     ] = "full",
+    compact: Annotated[
+        int,
+        typer.Option(
+            metavar="K", min=1, max=8, help="It was trained with pairs of 1/K of the side, a K*K-th of the tokens."
+        ),
+    ] = 1,
     prompt: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The text that goes with it, as `edit-transfer embed` wrote it."),
@@ -52,6 +58,8 @@ def import_(
         weights = plain.read_bytes()
     told = {"name": base or folder.name, "revision": bases.revision_of(folder), "class": bases.class_of(folder)}
     about = {"base": told, "attention": attention, "rank": rank, "edits": [], "pairs": [], "exemplars": []}
+    if compact > 1:
+        about["compact"] = compact
     card = f"# {name}\n\nImported from `{file.name}`, for the base `{told['name']}`. Its training is not known here.\n"
     files = {WEIGHTS: weights, CARD: card.encode()} | ({PROMPT: texts.checked_file(prompt, folder)} if prompt else {})
     version = registries.publish(address(registry), name, files, about)

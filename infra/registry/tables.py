@@ -78,6 +78,7 @@ def show_version(version: Version, pointing: list[str], card: str | None) -> Non
         ("created", f"{_minute(about.get('created_at'))} by {about.get('by')}"),
         ("base", _base(about)),
         ("attention", about.get("attention")),
+        ("compact", about.get("compact")),
         ("rank", about.get("rank")),
         ("edits", about.get("edits")),
         ("pairs", _pairs(about.get("pairs"))),

@@ -92,7 +92,7 @@ class Bench:
             self.prompt = recipe.prompt
         if recipe not in self.prefixes:
             try:
-                self.prefixes[recipe] = self.editor.remember(self.edits.shown(variant))
+                self.prefixes[recipe] = self.editor.remember(self.edits.shown(variant), compact=recipe.compact)
             except ImageError as error:
                 raise PairError(f"This pair cannot be used: {error}") from None
             if len(self.prefixes) > PREFIXES_KEPT:

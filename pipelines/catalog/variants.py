@@ -11,7 +11,7 @@ from infra import store
 from infra.errors import EditTransferError, ImageError, PairError, StoreError, StoreUnavailable, UsageError
 from pipelines import adapters, codec
 from pipelines.catalog.listing import AS_THE_REST, Own
-from pipelines.catalog.work import Variant, sha256
+from pipelines.catalog.work import Variant, compact_of, sha256
 from pipelines.texts import Text, Texts
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Edits:
             attention=attention,
             seed=_whole(own.seed) if own.seed else recipe.seed,
             prompt=text.sha256 if text else None,
+            compact=compact_of(worn),
             **adapters.named(worn),
         )
         if attention != recipe.attention:

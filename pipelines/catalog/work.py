@@ -27,6 +27,7 @@ class Recipe:
     format    output format, None for the input's own; decides the file, but not the pixels
     restore   results in full resolution (`pipelines.restore`); decides the file, but not what the base makes
     seed      the number given by the user, from which every image's own seed is derived
+    compact   by how much the sides of pairs have fewer tokens than those of the image
     """
 
     base: str
@@ -42,6 +43,7 @@ class Recipe:
     adapter_version: int | None = None
     prompt: str | None = None
     restore: bool = False
+    compact: int = 1
 
     @lru_cache(maxsize=1024)  # noqa: B019  recipes are few and small
     def digest(self) -> str:
@@ -57,6 +59,8 @@ class Recipe:
             del deciding[only_told]
         if self.prompt is None:  # as before there were prompts: finished work stays finished
             del deciding["prompt"]
+        if self.compact == 1:
+            del deciding["compact"]
         return _digest(deciding)
 
     def seed_for(self, input_sha256: str) -> int:
@@ -84,8 +88,8 @@ def recipe_of(
 ) -> Recipe:
     """The recipe of an edit with these adapters and digests of pairs, the adapters' own first.
 
-    `attention` is the base's own: an adapter that was trained with another decides. The job and the endpoint both
-    make their recipes here, so that both derive the same seeds.
+    `attention` is the base's own: an adapter that was trained with another decides, as it does how compact pairs are.
+    The job and the endpoint both make their recipes here, so that both derive the same seeds.
     """
     return Recipe(
         base=base,
@@ -98,8 +102,14 @@ def recipe_of(
         format=format,
         restore=restore,
         prompt=prompt,
+        compact=compact_of(worn),
         **adapters.named(worn),
     )
+
+
+def compact_of(worn: Sequence[Worn]) -> int:
+    """How compact pairs are with these adapters, which agree on it; in full without any."""
+    return worn[0].compact if worn else 1
 
 
 def sha256(data: bytes) -> str:

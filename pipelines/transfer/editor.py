@@ -19,7 +19,7 @@ from pipelines.transfer import adapters, bases, passes, prompts
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.bases import Quantised
 from pipelines.transfer.family import Family, Prompt, suited
-from pipelines.transfer.layout import Attention, Grid, layout, working_size
+from pipelines.transfer.layout import Attention, Grid, compacted, working_size
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.sampler import denoise, draw_noise
 
@@ -41,6 +41,7 @@ class Editor:
         default_steps: denoising steps when none are asked for.
         distilled: texts guide it by themselves; their `guidance` is left out.
         batch_size: images that go through the model together at most.
+        compact: by how much the sides of pairs have fewer tokens than those of queries.
     """
 
     def __init__(
@@ -54,9 +55,12 @@ class Editor:
         default_steps: int,
         batch_size: int = 8,
         distilled: bool = False,
+        compact: int = 1,
     ) -> None:
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
+        if compact < 1:
+            raise ValueError(f"compact must be at least 1, not {compact}")
         self.family = family
         self.base = base
         self.revision = revision
@@ -65,6 +69,7 @@ class Editor:
         self.default_steps = default_steps
         self.batch_size = batch_size
         self.distilled = distilled
+        self.compact = compact
         self.adapter_digest: str | None = None
         self._worn: list[adapters.Outline] = []
 
@@ -81,6 +86,7 @@ class Editor:
         prompt_embeds: Tensor | Prompt | Literal["base"] | None = "base",
         batch_size: int = 8,
         quantised: Quantised = "none",
+        compact: int = 1,
     ) -> Editor:
         """Load a base: the bundled one, a diffusers folder or a Hub id.
 
@@ -91,6 +97,7 @@ class Editor:
             attention, max_area: the base's own by default.
             prompt_embeds: precomputed text, (1, T, E); None means no text; by default what the base brings, if any.
             quantised: keep the transformer's weights in fewer bits (see `bases.quantise`).
+            compact: show pairs with so many times fewer tokens a side, as the adapter was trained.
 
         Raises:
             BaseNotFound: there is no such base, or it is of an unknown family.
@@ -112,6 +119,7 @@ class Editor:
             default_steps=settings.steps,
             batch_size=batch_size,
             distilled=bases.is_distilled(folder),
+            compact=compact,
         )
         editor.say(text)
         editor.wear([Lora(Path(adapter))] if isinstance(adapter, str | Path) else adapter or ())
@@ -152,8 +160,8 @@ class Editor:
         return bases.revision_of(base)
 
     @torch.inference_mode()
-    def remember(self, pairs: Sequence[Pair], attention: Attention | None = None) -> Prefix:
-        """Run the pairs once, for all queries to come; `attention` if it is another than the Editor's own.
+    def remember(self, pairs: Sequence[Pair], attention: Attention | None = None, compact: int | None = None) -> Prefix:
+        """Run the pairs once, for all queries to come; `attention` and `compact` if not as the Editor's own.
 
         Raises:
             PairError: no pairs, or a before and after of different framing.
@@ -165,10 +173,15 @@ class Editor:
             check_framing(before, after)
         working = [(self.fit(before), self.fit(after)) for before, after in pairs]
         grids = tuple((self.grid(before), self.grid(after)) for before, after in working)
-        tokens = [self.family.encode(to_tensor([image])) for pair in working for image in pair]
-        return passes.remember(
-            self.family, list(zip(tokens[::2], tokens[1::2], strict=True)), grids, attention or self.attention
-        )
+        compact = compact or self.compact
+        tokens = [(self.shown(before, compact), self.shown(after, compact)) for before, after in working]
+        return passes.remember(self.family, tokens, grids, attention or self.attention, compact)
+
+    def shown(self, working: Image.Image, compact: int) -> Tensor:
+        """Clean tokens (1, S, C) of an image of a pair, which comes at its working size."""
+        rows, columns = compacted(self.grid(working), compact)
+        size = columns * self.family.multiple, rows * self.family.multiple
+        return self.family.encode(to_tensor([resized(working, size)]))
 
     @torch.inference_mode()
     def edit(
@@ -240,7 +253,7 @@ class Editor:
     def _edit_batch(
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
     ) -> list[Image.Image]:
-        plan = layout(prefix.grids, grid, prefix.attention)
+        plan = prefix.layout(grid)
         plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         velocity = passes.guided(self.family, plain)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)

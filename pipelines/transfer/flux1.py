@@ -96,8 +96,8 @@ class Flux1:
                 bottom, height = bottom + height, 0
             above = panel.role in ("before", "after")
             if above:
-                height = max(height, panel.grid[0])
-            ids.append(_ids(panel.grid, -bottom - panel.grid[0] if above else 0, panel.role in LEFT))
+                height = max(height, panel.span[0])
+            ids.append(_ids(panel, -bottom - panel.span[0] if above else 0))
         return torch.cat(ids)
 
     def text_ids(self, result: Panel) -> Tensor:
@@ -171,10 +171,10 @@ class Flux1:
         return self.scheduler.sigmas.tolist()
 
 
-def _ids(grid: Grid, top: int, left: bool) -> Tensor:
-    rows, columns = grid
-    start = -columns if left else 0
-    return torch.cartesian_prod(torch.tensor([0]), torch.arange(top, top + rows), torch.arange(start, start + columns))
+def _ids(panel: Panel, top: int) -> Tensor:
+    rows, columns = panel.places()
+    start = -panel.span[1] if panel.role in LEFT else 0
+    return torch.cartesian_prod(torch.zeros(1).to(rows), rows + top, columns + start)
 
 
 def _per_image(transformer: FluxTransformer2DModel) -> tuple[str, ...]:

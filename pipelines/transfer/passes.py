@@ -24,13 +24,19 @@ class Prefix:
     """What is remembered of some pairs, in the order given.
 
     `segment` holds their keys and values (prefix attention), or `tokens` their clean latents, (1, S, C) each, before
-    and after in turn (full and joint attention, which have to run them again with every query).
+    and after in turn (full and joint attention, which have to run them again with every query). `grids` are those at
+    full scale, whatever `compact` is.
     """
 
     grids: tuple[Grids, ...]
     attention: Attention
     segment: Segment | None = None
     tokens: tuple[Tensor, ...] = ()
+    compact: int = 1
+
+    def layout(self, query: Grid) -> Layout:
+        """Where everything sits when a query of this grid is edited."""
+        return layout(self.grids, query, self.attention, self.compact)
 
     @property
     def nbytes(self) -> int:
@@ -38,17 +44,22 @@ class Prefix:
 
 
 def remember(
-    family: Family, pairs_1SC: Sequence[tuple[Tensor, Tensor]], grids: Sequence[Grids], attention: Attention
+    family: Family,
+    pairs_1SC: Sequence[tuple[Tensor, Tensor]],
+    grids: Sequence[Grids],
+    attention: Attention,
+    compact: int = 1,
 ) -> Prefix:
-    """Run the clean tokens of some pairs, each on its own, for all queries to come."""
+    """Run the clean tokens of some pairs, each on its own, for all queries to come; `grids` are those at full scale."""
     if attention != "prefix":
-        return Prefix(tuple(grids), attention, tokens=tuple(tokens for pair in pairs_1SC for tokens in pair))
-    plan = layout(grids, grids[0][0], attention)
+        tokens = tuple(tokens for pair in pairs_1SC for tokens in pair)
+        return Prefix(tuple(grids), attention, tokens=tokens, compact=compact)
+    plan = layout(grids, grids[0][0], attention, compact)
     segments = [
         family.run_clean(torch.cat([before, after], 1), panels)
         for (before, after), panels in zip(pairs_1SC, plan.pairs, strict=True)
     ]
-    return Prefix(tuple(grids), attention, segment=join(segments))
+    return Prefix(tuple(grids), attention, segment=join(segments), compact=compact)
 
 
 @dataclass(frozen=True)

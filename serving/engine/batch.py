@@ -17,7 +17,7 @@ from PIL import Image
 from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.transfer import passes
 from pipelines.transfer.editor import FEW_TOKENS, to_images, to_tensor
-from pipelines.transfer.layout import Grid, Layout, layout
+from pipelines.transfer.layout import Grid, Layout
 from pipelines.transfer.sampler import draw_noise, euler_move
 from serving.engine.request import Edited, Progress
 
@@ -82,7 +82,7 @@ class Batch:
         kinds: dict[tuple[str, Grid | Layout, str | None], list[tuple[Arrival, Layout]]] = {}
         for arrival in arrivals:
             grid, prefix = self.editor.grid(arrival.ticket.work.query), arrival.prefix
-            plan = layout(prefix.grids, grid, prefix.attention)
+            plan = prefix.layout(grid)
             alike = plan if prefix.attention == "joint" else grid  # there pairs and query run as one block
             kinds.setdefault((prefix.attention, alike, arrival.text), []).append((arrival, plan))
         for group in kinds.values():

@@ -219,7 +219,7 @@ class Engine:
                 return Arrival(ticket, name, prefix, prefix_cached=True, prompt=prompt)
             self.editor.family.prompt = prompt
             with self._mixture.worn([name]):
-                prefix = self.editor.remember(fetched.pairs, fetched.attention)
+                prefix = self.editor.remember(fetched.pairs, fetched.attention, fetched.compact)
             self.prefixes.put(fetched.key, prefix, prefix.nbytes)
             return Arrival(ticket, name, prefix, prefix_cached=False, prompt=prompt)
         except Exception as error:

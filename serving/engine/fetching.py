@@ -26,7 +26,8 @@ ROOM = 256 * 2**20  # bytes of decoded exemplars
 class Fetched:
     """What a request is edited with. `key` stands for all of it: adapter and pairs.
 
-    `prompt` is the text that the adapter brings, None where that of the base is used.
+    `prompt` is the text that the adapter brings, None where that of the base is used; `compact` by how much the sides
+    of its pairs have fewer tokens.
     """
 
     key: Hashable
@@ -34,6 +35,7 @@ class Fetched:
     pairs: "tuple[Pair, ...]"
     attention: "Attention | None"
     prompt: "Prompt | None" = None
+    compact: int = 1
 
 
 class Fetcher:
@@ -66,7 +68,7 @@ class Fetcher:
         pairs = tuple(self._fitted(decoded_pair(file, self._max_pixels), file[0]) for file in files)
         text = texts.of_adapter(work.worn)
         prompt = texts.read(text, None) if text else None
-        fetched = Fetched((work.worn.digest, ()), lora, pairs, work.worn.attention, prompt)
+        fetched = Fetched((work.worn.digest, ()), lora, pairs, work.worn.attention, prompt, work.worn.compact)
         size = sum(image.width * image.height * 3 for pair in pairs for image in pair)
         size += prompt.nbytes if prompt else 0
         with self._lock:

@@ -52,7 +52,8 @@ def load_editor(base: str | None, adapter: str | None, device: str) -> Editor:
     worn = adapters.find(environment.registry, [adapter], 1.0, Editor.revision_of(base))
     loras = adapters.loras(worn, Path(environment.cache))
     text = texts.usual(worn, base)
-    return Editor.load(base, adapter=loras, attention=worn[0].attention, device=device, prompt_embeds=text)
+    attention, compact = worn[0].attention, worn[0].compact
+    return Editor.load(base, adapter=loras, attention=attention, device=device, prompt_embeds=text, compact=compact)
 
 
 def measure(editor: Editor, plan: Plan, adapter: str | None = None) -> tuple[Outcome, Sheet]:

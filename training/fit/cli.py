@@ -62,6 +62,16 @@ def train(
     rate: Annotated[
         float | None, typer.Option(help="Learning rate. Default: the base's.", rich_help_panel=LORA)
     ] = None,
+    compact: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=8,
+            help="Show pairs at 1/K of the side, a K*K-th of the tokens. Default: 1.",
+            rich_help_panel=LORA,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Another number gives another adapter.", rich_help_panel=LORA)
     ] = 0,
@@ -124,6 +134,7 @@ def train(
         precision=precision,
         quantised=quantised,
         checkpointing=checkpointing,
+        compact=compact,
         registry=address(registry),
     )
     work = training.prepare(options, environment, lambda checked: tell_unusable(asides, checked))

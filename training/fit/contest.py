@@ -60,9 +60,9 @@ def _score(base: str | None, version: Version | None, tried: Sequence[Trial], ca
     from pipelines.transfer import Editor
 
     worn = [Worn(version)] if version else []
-    attention = worn[0].attention if worn else None
+    attention, compact = (worn[0].attention, worn[0].compact) if worn else (None, 1)
     loras, text = adapters.loras(worn, Path(cache)), texts.usual(worn, base)
-    editor = Editor.load(base, adapter=loras, attention=attention, prompt_embeds=text)
+    editor = Editor.load(base, adapter=loras, attention=attention, prompt_embeds=text, compact=compact)
     return judge(editor, tried).score.balanced
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.transfer.family import Family
-from pipelines.transfer.layout import Attention, layout
+from pipelines.transfer.layout import Attention
 from pipelines.transfer.passes import remember, velocity_field
 from training.fit.draw import Group
 from training.loss import importance
@@ -37,9 +37,10 @@ def group_loss(
 
 def _velocity(family: Family, attention: Attention, group: Group, query: Tensor, noisy: Tensor, t_B: Tensor) -> Tensor:
     grids = [(view.grid, view.grid) for view in group.pairs]
-    pairs = [(view.before[None].to(query), view.after[None].to(query)) for view in group.pairs]
-    plan = layout(grids, group.grid, attention)
-    return velocity_field(family, query, remember(family, pairs, grids, attention), plan)(noisy, t_B).float()
+    shown = [view.shown or (view.before, view.after) for view in group.pairs]
+    pairs = [(before[None].to(query), after[None].to(query)) for before, after in shown]
+    prefix = remember(family, pairs, grids, attention, group.pairs[0].compact)
+    return velocity_field(family, query, prefix, prefix.layout(group.grid))(noisy, t_B).float()
 
 
 @torch.no_grad()

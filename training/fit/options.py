@@ -34,6 +34,7 @@ class Options:
     quantised: str | None = None
     checkpointing: bool = False
     seed: int = 0
+    compact: int | None = None
 
 
 def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettings, ray: str | None = None) -> Settings:

@@ -42,7 +42,7 @@ class Work:
     @property
     def publication(self) -> str:
         """Names this piece of work: the same base, pairs and settings are the same adapter."""
-        deciding = {
+        deciding: dict[str, Any] = {
             "name": self.name,
             "revision": bases.revision_of(self.base),
             "pairs": sorted((pair.digest, pair.name) for pair in self.pairs),
@@ -50,6 +50,8 @@ class Work:
             "kept": sorted(pair.digest for pair in self.kept),
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in HOW},
         }
+        if self.settings.compact == 1:  # as before there was such a setting: finished work stays finished
+            del deciding["settings"]["compact"]
         if text := texts.of_base(bases.find_base(self.base)):
             deciding["prompt"] = text.sha256
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -109,6 +111,7 @@ def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: flo
             "class": bases.class_of(folder),
         },
         "attention": work.settings.attention,
+        **({"compact": work.settings.compact} if work.settings.compact > 1 else {}),
         "rank": work.settings.rank,
         "edits": edits,
         "pairs": pairs,

@@ -107,6 +107,7 @@ def _as_before(options: Options, production: Version) -> Options:
         rank=options.rank or settings["rank"],
         rate=options.rate or settings["rate"],
         mirrored=settings["mirrored"],
+        compact=production.about.get("compact"),
         quantised=settings["quantised"],
         checkpointing=settings["checkpointing"],
     )

@@ -29,6 +29,7 @@ class Settings:
     precision      bfloat16 computes with it, the adapter itself stays float32
     quantised      the frozen base's weights are kept in fewer bits; saves memory, costs accuracy
     checkpointing  layers run again in the backward pass instead of keeping what they computed; saves memory
+    compact        by how much the sides of pairs have fewer tokens than those of queries
     workers        processes that train together, each on groups of its own
     """
 
@@ -49,12 +50,13 @@ class Settings:
     checkpointing: bool = False
     workers: int = 1
     seed: int = 0
+    compact: int = 1
 
     def __post_init__(self) -> None:
-        smallest = {"rank": 1, "steps": 1, "queries": 1, "shown": 1, "views": 1, "workers": 1, "judge_every": 1}
-        for name, least in smallest.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}.")
+        counts = ("rank", "steps", "queries", "shown", "views", "workers", "judge_every", "compact")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
         for name, known in (("precision", get_args(Precision)), ("quantised", get_args(Quantised))):
             if getattr(self, name) not in known:
                 raise UsageError(f"--{name} can be {' or '.join(known)}, not {getattr(self, name)}.")

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipelines.transfer import Editor
-from pipelines.transfer.editor import to_tensor
 from pipelines.transfer.layout import Grid
 from training.pairs.check import Pair
 
@@ -24,11 +23,16 @@ TURNED = 0.35  # share of views shown mirrored, where that is allowed
 
 @dataclass(frozen=True)
 class View:
-    """One look at a pair: before and after, cropped and mirrored alike, as clean tokens (S, C)."""
+    """One look at a pair: before and after, cropped and mirrored alike, as clean tokens (S, C).
+
+    `shown` is how both are shown as a pair, where pairs are `compact` and have fewer tokens.
+    """
 
     before: Tensor
     after: Tensor
     grid: Grid
+    shown: tuple[Tensor, Tensor] | None = None
+    compact: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,12 @@ def _view(editor: Editor, pair: Pair, index: int, mirrored: bool, seed: int) -> 
         generator = torch.Generator().manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:14], 16))
         before, after = _alike(before, after, torch.rand(4, generator=generator).tolist(), mirrored)
     before, after = editor.fit(before), editor.fit(after)
-    tokens = editor.family.encode(to_tensor([before])), editor.family.encode(to_tensor([after]))
-    return View(tokens[0][0].float(), tokens[1][0].float(), editor.grid(before))
+
+    def encoded(compact: int) -> tuple[Tensor, Tensor]:
+        return editor.shown(before, compact)[0].float(), editor.shown(after, compact)[0].float()
+
+    shown = encoded(editor.compact) if editor.compact > 1 else None
+    return View(*encoded(1), editor.grid(before), shown, editor.compact)
 
 
 def _alike(before: Image.Image, after: Image.Image, draws: Sequence[float], mirrored: bool) -> tuple[Image.Image, ...]:

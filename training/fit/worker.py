@@ -85,7 +85,13 @@ def _editor(order: Order) -> Any:
     from pipelines.transfer import Editor
 
     settings = order.settings
-    return Editor.load(order.base, device=order.device, attention=settings.attention, quantised=settings.quantised)
+    return Editor.load(
+        order.base,
+        device=order.device,
+        attention=settings.attention,
+        quantised=settings.quantised,
+        compact=settings.compact,
+    )
 
 
 def _restore(fit: Any, checkpoint: Any) -> None:

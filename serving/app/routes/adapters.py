@@ -16,7 +16,7 @@ from serving.app.failures import ANSWERS
 from serving.app.services import Services
 
 T = TypeVar("T")
-TOLD = ("created_at", "base", "attention", "rank", "edits", "exemplars", "scores")  # of an adapter.json
+TOLD = ("created_at", "base", "attention", "compact", "rank", "edits", "exemplars", "scores")  # of an adapter.json
 HIDDEN = ("by",)  # who and on which machine: not for whoever has a key
 
 Name = Annotated[str, Path(max_length=64, description="Name of an adapter.")]

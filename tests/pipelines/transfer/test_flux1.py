@@ -18,7 +18,7 @@ from pipelines.transfer import adapters as lora_adapters
 from pipelines.transfer.attention import join
 from pipelines.transfer.family import Prompt
 from pipelines.transfer.flux1 import Flux1
-from pipelines.transfer.layout import layout
+from pipelines.transfer.layout import Layout, layout
 from pipelines.transfer.mixture import Mixture
 from pipelines.transfer.sampler import denoise
 from tests.serving.adapters import lora_bytes, picture, publish
@@ -112,25 +112,28 @@ def test_panels_meet_at_one_point_and_pairs_stack_upwards(family):
 
 @pytest.fixture(scope="module")
 def tokens() -> dict[str, torch.Tensor]:
-    plan = layout(PAIRS, QUERY, "prefix")
+    return tokens_of(layout(PAIRS, QUERY, "prefix"))
+
+
+def tokens_of(plan: Layout) -> dict[str, torch.Tensor]:
     sizes = {f"pair{i}": sum(panel.tokens for panel in pair) for i, pair in enumerate(plan.pairs)}
     sizes |= {"query": plan.query.tokens, "result": plan.result.tokens}
     return {name: drawn(30 + seed, 1, size, 64) for seed, (name, size) in enumerate(sizes.items())}
 
 
 @torch.no_grad()
-def cached(family: Flux1, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    plan = layout(PAIRS, QUERY, "prefix")
+def cached(family: Flux1, tokens: dict[str, torch.Tensor], compact: int = 1) -> torch.Tensor:
+    plan = layout(PAIRS, QUERY, "prefix", compact)
     pairs = join([family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in range(2)])
     query = family.run_clean(tokens["query"], [plan.query], [pairs])
     return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pairs, query])
 
 
 @torch.no_grad()
-def whole(tokens: dict[str, torch.Tensor], family: Flux1) -> torch.Tensor:
+def whole(tokens: dict[str, torch.Tensor], family: Flux1, compact: int = 1) -> torch.Tensor:
     """One masked sequence through the stock attention, every token with its own t; blocks as in test_prefix."""
     model = tiny_transformer1()
-    plan = layout(PAIRS, QUERY, "prefix")
+    plan = layout(PAIRS, QUERY, "prefix", compact)
     names = ["result", "pair0", "pair1", "query"]
     sees = {
         "text": names,
@@ -175,6 +178,21 @@ def test_cached_prefix_equals_the_masked_sequence_run_whole(family, tokens):
     expected = whole(tokens, family)
     assert expected.std() > 0.01
     torch.testing.assert_close(cached(family, tokens), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_cached_equals_whole_with_compact_pairs(family):
+    few = tokens_of(layout(PAIRS, QUERY, "prefix", 2))
+    torch.testing.assert_close(cached(family, few, 2), whole(few, family, 2), atol=1e-4, rtol=1e-4)
+
+
+def test_compact_pairs_cover_the_places_of_the_canvas(family):
+    full, compact = layout(PAIRS, QUERY, "full"), layout(PAIRS, QUERY, "full", 2)
+    for plan, sides in ((full, (4, 4)), (compact, (2, 2))):
+        before, after = family.ids(plan.pairs[0]).float().view(2, *sides, 3)
+        assert before.mean((0, 1)).tolist() == [0, -2.5, -2.5]
+        assert after.mean((0, 1)).tolist() == [0, -2.5, 1.5]
+    quarters = family.ids(full.pairs[0]).float().view(2, 2, 2, 2, 2, 3).mean((2, 4))
+    torch.testing.assert_close(family.ids(compact.pairs[0]), quarters.flatten(0, 2))
 
 
 @pytest.mark.parametrize("part", ["pair0", "pair1", "query"])

@@ -6,7 +6,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipelines.transfer.attention import Memory, join
 from pipelines.transfer.flux2 import Flux2
-from pipelines.transfer.layout import layout
+from pipelines.transfer.layout import Layout, layout
 from tests.tiny import CONTEXT, tiny_transformer, tiny_vae
 
 PAIRS = [((4, 4), (4, 4)), ((2, 5), (2, 5))]
@@ -24,30 +24,33 @@ def family() -> Flux2:
 
 @pytest.fixture(scope="module")
 def tokens() -> dict[str, torch.Tensor]:
+    return tokens_of(layout(PAIRS, QUERY, "prefix"))
+
+
+def tokens_of(plan: Layout) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
-    plan = layout(PAIRS, QUERY, "prefix")
     sizes = {f"pair{i}": sum(panel.tokens for panel in pair) for i, pair in enumerate(plan.pairs)}
     sizes |= {"query": plan.query.tokens, "result": plan.result.tokens}
     return {name: torch.randn(1, size, 128, generator=generator) for name, size in sizes.items()}
 
 
 @torch.no_grad()
-def cached(family: Flux2, tokens: dict[str, torch.Tensor], order=(0, 1)) -> torch.Tensor:
+def cached(family: Flux2, tokens: dict[str, torch.Tensor], order=(0, 1), compact=1) -> torch.Tensor:
     """The product's way: every clean block once, then the result."""
-    plan = layout(PAIRS, QUERY, "prefix")
+    plan = layout(PAIRS, QUERY, "prefix", compact)
     pairs = join([family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in order])
     query = family.run_clean(tokens["query"], [plan.query], [pairs])
     return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pairs, query])
 
 
 @torch.no_grad()
-def whole(tokens: dict[str, torch.Tensor], prompt: torch.Tensor) -> torch.Tensor:
+def whole(tokens: dict[str, torch.Tensor], prompt: torch.Tensor, compact=1) -> torch.Tensor:
     """The rule of method.md spelt out: one masked sequence through a stock model, every token with its own t.
 
     Nothing of the product is used but the position ids: blocks are text + result, pair 0, pair 1, query.
     """
     model = tiny_transformer()  # stock processors
-    plan = layout(PAIRS, QUERY, "prefix")
+    plan = layout(PAIRS, QUERY, "prefix", compact)
     names = ["result", "pair0", "pair1", "query"]
     panels = [plan.result, *plan.pairs[0], *plan.pairs[1], plan.query]
     sees = {
@@ -90,6 +93,13 @@ def test_cached_prefix_equals_the_masked_sequence_run_whole(family, tokens):
     expected = whole(tokens, family.prompt.tokens_1TE)
     assert expected.std() > 0.01  # a model that answers nothing would agree with anything
     torch.testing.assert_close(cached(family, tokens), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_cached_equals_whole_with_compact_pairs(family, tokens):
+    few = tokens_of(layout(PAIRS, QUERY, "prefix", 2))
+    assert few["pair0"].shape[1] == tokens["pair0"].shape[1] / 4
+    expected = whole(few, family.prompt.tokens_1TE, 2)
+    torch.testing.assert_close(cached(family, few, compact=2), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_order_of_pairs_does_not_matter(family, tokens):
