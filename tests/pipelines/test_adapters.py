@@ -20,6 +20,7 @@ def place(tmp_path):
     about = {"base": {"name": "b", "revision": REVISION}, "pairs": [pair], "exemplars": ["a"], "attention": "prefix"}
     registry.publish(address, "lift", files, about)
     registry.publish(address, "lift", files, about | {"attention": "full"})
+    registry.publish(address, "lift", files, about | {"compact": 2})
     registry.promote(address, "lift", 1)
     return address
 
@@ -45,6 +46,7 @@ def test_a_ref_may_have_a_scale(place, ref, scale, told):
         (["lift:much"], UsageError, "must be a number"),
         (["lift:1.2.3"], UsageError, "must be a number"),
         (["lift@1", "lift@2"], UsageError, "different attention"),
+        (["lift@1", "lift@3"], UsageError, "different scale: lift@1 with compact 1, lift@3 with compact 2"),
         (["lfit"], AdapterNotFound, "did you mean lift"),
     ],
 )

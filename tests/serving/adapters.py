@@ -54,7 +54,15 @@ def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 
 def publish(
-    address: str, name: str, base: Path, seed: int, *, attention: str = "prefix", prompt: bytes = b"", **lora: object
+    address: str,
+    name: str,
+    base: Path,
+    seed: int,
+    *,
+    attention: str = "prefix",
+    prompt: bytes = b"",
+    compact: int = 1,
+    **lora: object,
 ) -> Version:
     """A version with a pair of its own, as training publishes them, and a text if there is one."""
     before, after = png(picture(seed * 2 + 1000)), png(picture(seed * 2 + 1001))
@@ -64,7 +72,7 @@ def publish(
         "pairs": [{"name": "one", "before": "pairs/one_before.png", "after": "pairs/one_after.png"}],
         "exemplars": ["one"],
         "scores": {},
-    }
+    } | ({"compact": compact} if compact > 1 else {})
     files = {
         "adapter.safetensors": lora_bytes(base, seed, **lora),  # type: ignore[arg-type]
         "pairs/one_before.png": before,

@@ -146,6 +146,19 @@ def test_other_attention_runs_beside_prefix_attention(tmp_path, cache, editor, a
     engine.stop()
 
 
+@pytest.mark.parametrize("attention", ["prefix", "joint"])
+def test_compact_pairs_run_beside_those_in_full(tmp_path, cache, editor, attention):
+    engine = Engine(None, cache)
+    versions = [publish(str(tmp_path), f"k{k}", bases.BUNDLED, 50, attention=attention, compact=k) for k in (1, 2)]
+    works = [Work(query=picture(n), seed=n, steps=3, worn=Worn(versions[n % 2])) for n in range(4)]
+    futures = [engine.submit(work) for work in works]
+    results = [future.result(60).image.tobytes() for future in futures]
+    editors = [Editor.load(attention=attention, compact=compact) for compact in (1, 2)]
+    assert results == [edited(editors[n % 2], work, cache) for n, work in enumerate(works)]
+    assert results[1] != edited(editors[0], works[1], cache)
+    engine.stop()
+
+
 def test_pairs_are_run_once(engine, worn):
     work = Work(query=picture(1), seed=1, worn=worn[0], **inline(7000))
     assert [engine.submit(work).result(60).prefix_cached for _ in range(3)] == [False, True, True]

@@ -288,3 +288,30 @@ def test_usual_settings_grow_with_the_pairs_and_nonsense_is_refused():
     ):
         with pytest.raises(UsageError, match=said):
             settings(**changes)
+
+
+def test_compact_pairs_are_learned_from_as_they_are_shown(tiny_base, pairs, tmp_path):
+    fitting = Fit(Editor.load(tiny_base, compact=2), pairs(5), (), settings(steps=60, judge_every=60), tmp_path)
+    [view, *_] = fitting.draw(torch.Generator().manual_seed(0)).pairs
+    assert view.shown[0].shape[0] == view.shown[1].shape[0] == view.before.shape[0] / 4
+    losses = [moment.progress.loss for moment in fitting.run() if moment.progress.step]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_loss_reads_the_compact_pairs(tiny_base, pairs):
+    editor = Editor.load(tiny_base, compact=2)
+    draw = Draw(look_at(editor, pairs(3), 1), 2, 1)
+    group = draw(torch.Generator().manual_seed(1))
+    others = {
+        "as drawn": group,
+        "in full": dataclasses.replace(
+            group, pairs=tuple(dataclasses.replace(view, shown=None, compact=1) for view in group.pairs)
+        ),
+    }
+    losses = {
+        name: group_loss(editor.family, "prefix", 2, each, torch.Generator().manual_seed(2)).item()
+        for name, each in others.items()
+    }
+    plain = Draw(look_at(Editor.load(tiny_base), pairs(3), 1), 2, 1)(torch.Generator().manual_seed(1))
+    expected = group_loss(editor.family, "prefix", 2, plain, torch.Generator().manual_seed(2)).item()
+    assert losses["in full"] == expected != losses["as drawn"]

@@ -1,6 +1,7 @@
 """What a training publishes beside its weights."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,3 +34,14 @@ def test_the_text_that_an_adapter_was_trained_with_goes_with_it(work, tmp_path):
     (tmp_path / "base" / PROMPT).write_bytes(text)
     assert work.publication != silent, "with another text it is another adapter"
     assert registry.read_file(publish(address, work, fitted, 1.0), PROMPT) == text
+
+
+def test_an_adapter_trained_with_compact_pairs_says_so(work, tmp_path):
+    address, fitted = str(tmp_path / "registry"), Fitted(b"weights", b"samples", OUTCOME)
+    plain = publish(address, work, fitted, 1.0)
+    assert "compact" not in plain.about and b"compact" not in registry.read_file(plain, "card.md")
+    compact = replace(work, settings=replace(work.settings, compact=2))
+    assert compact.publication != work.publication
+    version = publish(address, compact, fitted, 1.0)
+    assert version.about["compact"] == 2 and version.number == 2
+    assert b"compact: at 1/2 of the side" in registry.read_file(version, "card.md")
