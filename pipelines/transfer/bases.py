@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from infra.errors import BaseNotFound
 from pipelines.transfer.family import Family, Prompt
-from pipelines.transfer.flux1 import Flux1
+from pipelines.transfer.flux1 import GUIDANCE, Flux1, Positions
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
 
@@ -116,7 +116,8 @@ def _fetch(hub_id: str) -> Path:
 
 
 def revision_of(base: str | Path | None) -> str:
-    """Hex SHA-256 over everything that decides a base's pixels: configs and weights of its three parts."""
+    """Hex SHA-256 over everything that decides a base's pixels: configs and weights of its three parts, and what is
+    unusual about how it is run."""
     folder, digest = find_base(base), hashlib.sha256()
     for part in PARTS:
         for path in sorted((folder / part).rglob("*")):
@@ -124,7 +125,27 @@ def revision_of(base: str | Path | None) -> str:
                 with path.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
                 digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    if unusual := _unusual(folder):
+        digest.update(json.dumps(unusual, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _unusual(folder: Path) -> dict[str, Any]:
+    """How a FLUX.1 base is run if not as FLUX.1-dev: arguments of its family. Raises BaseNotFound."""
+    if class_of(folder) != "FluxTransformer2DModel":
+        return {}
+    told = _read_json(folder / "edit_transfer.json")
+    kontext = _read_json(folder / "model_index.json").get("_class_name") == "FluxKontextPipeline"
+    positions, guidance = told.get("positions", "kontext" if kontext else "canvas"), told.get("guidance", GUIDANCE)
+    if positions not in get_args(Positions):
+        raise BaseNotFound(
+            f"edit_transfer.json of base {folder.name} says positions are {positions!r}; they can be"
+            f" {' or '.join(get_args(Positions))}."
+        )
+    if isinstance(guidance, bool) or not isinstance(guidance, int | float):
+        raise BaseNotFound(f"edit_transfer.json of base {folder.name} says guidance is {guidance!r}; give a number.")
+    ways = {"positions": positions, "guidance": float(guidance)}
+    return {name: way for name, way in ways.items() if way not in ("canvas", GUIDANCE)}
 
 
 def settings_of(folder: Path) -> BaseSettings:
@@ -183,7 +204,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) 
     vae = getattr(diffusers, kind.vae).from_pretrained(folder / "vae", torch_dtype=dtype)
     vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-    return kind.family(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt)
+    return kind.family(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt, **_unusual(folder))
 
 
 def _transformer_class(folder: Path) -> Any:

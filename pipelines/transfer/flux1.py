@@ -2,7 +2,8 @@
 
 Positions are those of the paper's canvas of two by two panels (Edit Transfer, arXiv 2503.13327), before and after above
 query and result, counted from the point where the four meet: rotary positions are relative, so that panels of any size
-fit, and equal squares sit as they do on the canvas counted from its corner.
+fit, and equal squares sit as they do on the canvas counted from its corner. Bases of the kind of FLUX.1 Kontext know no
+canvas: there every panel starts at the same corner, and the first coordinate tells the references apart.
 
 Letters: B images, C latent channels of a token, S tokens, T text tokens, E text channels, P pooled text channels.
 """
@@ -10,7 +11,7 @@ Letters: B images, C latent channels of a token, S tokens, T text tokens, E text
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from pipelines.transfer.attention import Memory, Segment, install
 from pipelines.transfer.family import Prompt, suited
-from pipelines.transfer.layout import Grid, Panel
+from pipelines.transfer.layout import TIME_STRIDE, Grid, Panel
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 GUIDANCE = 1.0  # what the paper gives the guidance-distilled member of the family (dev)
 LEFT = ("before", "query")
+Positions = Literal["canvas", "kontext"]
 
 
 class Flux1:
@@ -34,6 +36,8 @@ class Flux1:
     Args:
         transformer, vae, scheduler: diffusers' own models; the transformer gets our attention processors.
         prompt: precomputed; none means no text tokens and a pooled embedding of zeros.
+        positions: where panels sit: on the paper's canvas, or all at one corner, as Kontext was trained.
+        guidance: what the guidance-distilled members of the family are told.
     """
 
     per_image: tuple[str, ...]
@@ -44,12 +48,17 @@ class Flux1:
         vae: AutoencoderKL,
         scheduler: FlowMatchEulerDiscreteScheduler,
         prompt: Tensor | Prompt | None = None,
+        *,
+        positions: Positions = "canvas",
+        guidance: float = GUIDANCE,
     ) -> None:
         install(transformer)
         self.transformer = transformer
         self.vae = vae
         self.scheduler = scheduler
         self.prompt = suited(prompt, self.silence)
+        self.positions = positions
+        self.guidance = guidance
         self.per_image = _per_image(transformer)
 
     @property
@@ -89,7 +98,10 @@ class Flux1:
         return self.vae.decode(latents).sample.clamp(-1, 1)
 
     def ids(self, panels: Sequence[Panel]) -> Tensor:
-        """Position ids (S, 3) of panels that run together; each further pair sits above the one before it."""
+        """Position ids (S, 3) of panels that run together; on a canvas each further pair sits above the one before it,
+        else references have first coordinates 1, 2, 3 ... in order, the query last, and the result 0."""
+        if self.positions == "kontext":
+            return torch.cat([_ids(panel, panel.time // TIME_STRIDE) for panel in panels])
         bottom, height, ids = 0, 0, []
         for panel in panels:
             if panel.role == "before":
@@ -97,11 +109,15 @@ class Flux1:
             above = panel.role in ("before", "after")
             if above:
                 height = max(height, panel.span[0])
-            ids.append(_ids(panel, -bottom - panel.span[0] if above else 0))
+            left = -panel.span[1] if panel.role in LEFT else 0
+            ids.append(_ids(panel, 0, -bottom - panel.span[0] if above else 0, left))
         return torch.cat(ids)
 
     def text_ids(self, result: Panel) -> Tensor:
-        """Position id (1, 3) of all text: the corner of a canvas whose panels have the result's size, as in stock."""
+        """Position id (1, 3) of all text, as in stock: the corner of a canvas whose panels have the result's size, or
+        that of all panels."""
+        if self.positions == "kontext":
+            return torch.zeros(1, 3, dtype=torch.int64)
         rows, columns = result.grid
         return torch.tensor([[0, -rows, -columns]])
 
@@ -141,7 +157,7 @@ class Flux1:
         self, tokens: Tensor, panels: Sequence[Panel], text: Tensor, t: Tensor, memory: Memory | None
     ) -> Tensor:
         model, batch = self.transformer, tokens.shape[0]
-        guidance = torch.full_like(t, GUIDANCE).to(self.device) if model.config.guidance_embeds else None
+        guidance = torch.full_like(t, self.guidance).to(self.device) if model.config.guidance_embeds else None
         pooled = self.prompt.pooled_1P
         assert pooled is not None  # `suited` saw to it
         return model(
@@ -171,10 +187,9 @@ class Flux1:
         return self.scheduler.sigmas.tolist()
 
 
-def _ids(panel: Panel, top: int) -> Tensor:
+def _ids(panel: Panel, first: int, top: int = 0, left: int = 0) -> Tensor:
     rows, columns = panel.places()
-    start = -panel.span[1] if panel.role in LEFT else 0
-    return torch.cartesian_prod(torch.zeros(1).to(rows), rows + top, columns + start)
+    return torch.cartesian_prod(torch.tensor([first]).to(rows), rows + top, columns + left)
 
 
 def _per_image(transformer: FluxTransformer2DModel) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, driver, fitting, job, memory, serving
+from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving
 
 BENCHMARKS = {
     "attention": attention.run,
+    "compact": compact.run,
     "fitting": fitting.run,
     "job": job.run,
     "memory": memory.run,
