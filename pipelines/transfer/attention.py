@@ -2,7 +2,8 @@
 
 Letters: B images, S tokens, H heads, D channels of a head. The processors do what the stock ones of diffusers do, with
 one addition: given a `memory`, they attend to the remembered tokens as well, and leave their own keys and values in it.
-They read the memory from a keyword of their signature, because diffusers drops unknown keywords with only a log line.
+They read it from a keyword of their signature, because diffusers drops unknown keywords with only a log line. A pass
+gives all blocks one `Memory`; a hook of each block takes its layer's `Slot` out of it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hub's clients with it
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
@@ -57,6 +58,28 @@ def join(segments: Sequence[Segment]) -> Segment:
 
 
 @dataclass
+class Slot:
+    """What one layer reads in one pass, and the keys and values it leaves when `record` is set.
+
+    Nothing in it tells layers apart, so that one compiled block serves them all.
+    """
+
+    read: Sequence[KeyValue] = ()
+    each: Sequence[Sequence[KeyValue]] = ()
+    record: bool = False
+    written: KeyValue | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: Attend) -> Tensor:
+        """Attend to the remembered tokens, then to the pass's own (BSHD)."""
+        if self.record:
+            self.written = (key, value)
+        if not self.each:
+            return attention(query, *_extended(key, value, self.read))
+        rows = zip(query.split(1), key.split(1), value.split(1), self.each, strict=True)
+        return torch.cat([attention(q, *_extended(k, v, read)) for q, k, v, read in rows])
+
+
+@dataclass
 class Memory:
     """What one pass through the model reads, and the keys and values it leaves when `record` is set.
 
@@ -67,28 +90,29 @@ class Memory:
     read: Sequence[Segment] = ()
     each: Sequence[Sequence[Segment]] = ()
     record: bool = False
-    written: dict[int, KeyValue] = field(default_factory=dict)
+    slots: dict[int, Slot] = field(default_factory=dict)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attend) -> Tensor:
-        """Attend to the remembered tokens of this layer, then to the pass's own (BSHD)."""
-        if self.record:
-            self.written[layer] = (key, value)
-        if not self.each:
-            return attention(query, *_extended(layer, key, value, self.read))
-        rows = zip(query.split(1), key.split(1), value.split(1), self.each, strict=True)
-        return torch.cat([attention(q, *_extended(layer, k, v, read)) for q, k, v, read in rows])
+    def at(self, layer: int) -> Slot:
+        """A layer's part in this pass."""
+        each = [_layer(segments, layer) for segments in self.each]
+        self.slots[layer] = Slot(_layer(self.read, layer), each, self.record)
+        return self.slots[layer]
 
     def segment(self) -> Segment:
         """What was recorded."""
-        return Segment(tuple(self.written[layer] for layer in sorted(self.written)))
+        written = (self.slots[layer].written for layer in sorted(self.slots))
+        return Segment(tuple(key_value for key_value in written if key_value))
 
 
-def _extended(layer: int, key: Tensor, value: Tensor, read: Sequence[Segment]) -> KeyValue:
+def _layer(segments: Sequence[Segment], layer: int) -> list[KeyValue]:
+    return [segment.layers[layer] for segment in segments]
+
+
+def _extended(key: Tensor, value: Tensor, read: Sequence[KeyValue]) -> KeyValue:
     if not read:
         return key, value
     shape = (key.shape[0], -1, -1, -1)
-    keys = [segment.layers[layer][0].expand(shape) for segment in read]
-    values = [segment.layers[layer][1].expand(shape) for segment in read]
+    keys, values = ([kept.expand(shape) for kept in each] for each in zip(*read, strict=True))
     return torch.cat([*keys, key], 1), torch.cat([*values, value], 1)
 
 
@@ -96,11 +120,10 @@ class _Processor:
     _attention_backend = None  # set by `transformer.set_attention_backend`
     _parallel_config = None
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self) -> None:
         from diffusers.models.attention_dispatch import dispatch_attention_fn
         from diffusers.models.embeddings import apply_rotary_emb
 
-        self.layer = layer
         self._dispatch, self._rotate = dispatch_attention_fn, apply_rotary_emb
 
     def _attend(
@@ -110,17 +133,14 @@ class _Processor:
         value: Tensor,
         rotary: Rotary,
         mask: Tensor | None,
-        memory: Memory | None,
+        memory: Slot | None,
     ) -> Tensor:
         query = self._rotate(query, rotary, sequence_dim=1)
         key = self._rotate(key, rotary, sequence_dim=1)
         attention = partial(
             self._dispatch, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
         )
-        if memory is None:
-            attended = attention(query, key, value)
-        else:
-            attended = memory.attend(self.layer, query, key, value, attention)
+        attended = attention(query, key, value) if memory is None else memory.attend(query, key, value, attention)
         return attended.flatten(2, 3).to(query.dtype)
 
 
@@ -134,7 +154,7 @@ class DoubleStreamProcessor(_Processor):
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        memory: Memory | None = None,
+        memory: Slot | None = None,
     ) -> tuple[Tensor, Tensor]:
         def heads(x: Tensor) -> Tensor:
             return x.unflatten(-1, (-1, attn.head_dim))
@@ -169,7 +189,7 @@ class SingleStreamProcessor(_Processor):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        memory: Memory | None = None,
+        memory: Slot | None = None,
     ) -> Tensor:
         sizes = [attn.inner_dim] * 3 + [attn.mlp_hidden_dim * attn.mlp_mult_factor]
         query, key, value, mlp = attn.to_qkv_mlp_proj(hidden_states).split(sizes, -1)
@@ -189,7 +209,7 @@ class PlainSingleStreamProcessor(_Processor):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        memory: Memory | None = None,
+        memory: Slot | None = None,
     ) -> Tensor:
         query, key, value = (
             project(hidden_states).unflatten(-1, (-1, attn.head_dim)) for project in (attn.to_q, attn.to_k, attn.to_v)
@@ -198,11 +218,35 @@ class PlainSingleStreamProcessor(_Processor):
         return self._attend(attn.norm_q(query), attn.norm_k(key), value, image_rotary_emb, attention_mask, memory)
 
 
+class _AtLayer:
+    """A hook of a block, outside of what is compiled: of the memory given to all of them it gets its layer's slot."""
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return tuple(map(self._own, args)), {key: self._own(value) for key, value in kwargs.items()}
+
+    def _own(self, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(memory := given.get("memory"), Memory):
+            return given | {"memory": memory.at(self.layer)}
+        return given
+
+
+def blocks_of(transformer: nn.Module) -> list[nn.Module]:
+    """All blocks in the order in which they run: double-stream ones first, then single-stream ones."""
+    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+
 def install(transformer: Flux2Transformer2DModel | FluxTransformer2DModel) -> None:
-    """Give every block a processor that knows its layer: double-stream blocks first, then single-stream ones."""
-    double = transformer.transformer_blocks
-    for layer, block in enumerate(double):
-        block.attn.set_processor(DoubleStreamProcessor(layer))
-    for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
-        parallel = hasattr(block.attn, "to_qkv_mlp_proj")
-        block.attn.set_processor((SingleStreamProcessor if parallel else PlainSingleStreamProcessor)(layer))
+    """Give every block a processor that reads and leaves keys and values, and a hook that knows its layer."""
+    for layer, block in enumerate(blocks_of(transformer)):
+        block.attn.set_processor(_processor(block.attn))
+        if not any(isinstance(hook, _AtLayer) for hook in block._forward_pre_hooks.values()):
+            block.register_forward_pre_hook(_AtLayer(layer), with_kwargs=True)
+
+
+def _processor(attn: Any) -> _Processor:
+    if hasattr(attn, "to_qkv_mlp_proj"):
+        return SingleStreamProcessor()
+    return DoubleStreamProcessor() if attn.added_kv_proj_dim is not None else PlainSingleStreamProcessor()

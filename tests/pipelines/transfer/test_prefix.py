@@ -162,4 +162,4 @@ def test_memory_grows_with_the_pairs(family, tokens):
     layers, heads, channels, floats = 4, 2, 32, 4
     assert join(segments).nbytes == sum(s.nbytes for s in segments)
     assert segments[0].nbytes == 2 * layers * 32 * heads * channels * floats
-    assert Memory(read=segments).written == {}
+    assert Memory(read=segments).slots == {}
