@@ -4,6 +4,8 @@ Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2`
 """
 
 from pipelines.transfer.adapters import Lora
-from pipelines.transfer.editor import Editor, Pair, Prefix, check_framing, fitted, resized
+from pipelines.transfer.editor import Editor, Pair, Prefix
+from pipelines.transfer.pictures import check_framing, fitted, resized
+from pipelines.transfer.tuning import Tuning
 
-__all__ = ["Editor", "Lora", "Pair", "Prefix", "check_framing", "fitted", "resized"]
+__all__ = ["Editor", "Lora", "Pair", "Prefix", "Tuning", "check_framing", "fitted", "resized"]

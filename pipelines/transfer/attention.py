@@ -233,7 +233,7 @@ class _AtLayer:
         return given
 
 
-def blocks_of(transformer: nn.Module) -> list[nn.Module]:
+def blocks_of(transformer: Any) -> list[Any]:
     """All blocks in the order in which they run: double-stream ones first, then single-stream ones."""
     return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from infra.errors import BaseNotFound
+from pipelines.transfer import tuning
 from pipelines.transfer.family import Family, Prompt
 from pipelines.transfer.flux1 import GUIDANCE, Flux1, Positions
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
+from pipelines.transfer.tuning import PLAIN, Tuning
 
 Text = Tensor | Prompt | None
 Quantised = Literal["none", "float8"]
@@ -182,19 +184,43 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_family(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text = None) -> Family:
+def residuals_of(folder: Path) -> tuple[float, ...]:
+    """How the blocks' residual of a base changes from step to step, for the step cache `magcache`.
+
+    As `residuals` of its `edit_transfer.json` say, else, for FLUX.1, as diffusers has them.
+
+    Raises:
+        BaseNotFound: nobody has measured that for this base.
+    """
+    told = _read_json(folder / "edit_transfer.json").get("residuals")
+    if told is None and class_of(folder) == "FluxTransformer2DModel":
+        from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+
+        told = FLUX_MAG_RATIOS.tolist()
+    if not isinstance(told, list) or not told or not all(isinstance(each, int | float) for each in told):
+        raise BaseNotFound(
+            f"--step-cache magcache needs to know base {folder.name}: a list `residuals` in its edit_transfer.json, as"
+            " diffusers' MagCacheConfig(calibrate=True) measures it. taylorseer and first-block need none."
+        )
+    return tuple(map(float, told))
+
+
+def load_family(
+    folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text = None, tuned: Tuning = PLAIN
+) -> Family:
     """Load the models of a base folder onto a device.
 
     Raises:
         BaseNotFound: its weights are broken or do not fit its configuration.
+        UsageError: what `tuned` asks for cannot be had here.
     """
     try:
-        return _load(folder, device, dtype, prompt)
+        return _load(folder, device, dtype, prompt, tuned)
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseNotFound(f"The base in {folder.name} could not be loaded: {error}") from error
 
 
-def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) -> Family:
+def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text, tuned: Tuning) -> Family:
     import diffusers
     from diffusers.utils import logging
 
@@ -204,7 +230,11 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text) 
     vae = getattr(diffusers, kind.vae).from_pretrained(folder / "vae", torch_dtype=dtype)
     vae.enable_slicing()  # one image at a time: little memory, and the batch cannot change the rounding
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-    return kind.family(transformer.to(device).eval(), vae.to(device).eval(), scheduler, prompt, **_unusual(folder))
+    tuning.lighten(transformer, tuned.weights, device)
+    transformer = transformer.eval() if tuned.offload else transformer.to(device).eval()
+    family = kind.family(transformer, vae.to(device).eval(), scheduler, prompt, **_unusual(folder))
+    tuning.arrange(transformer, vae, tuned, device)
+    return family
 
 
 def _transformer_class(folder: Path) -> Any:

@@ -8,23 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from infra.errors import PairError
 from pipelines.restore import Draft
-from pipelines.transfer import adapters, bases, passes, prompts
+from pipelines.transfer import adapters, bases, passes, prompts, tuning
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.bases import Quantised
 from pipelines.transfer.family import Family, Prompt, suited
-from pipelines.transfer.layout import Attention, Grid, compacted, working_size
+from pipelines.transfer.layout import Attention, Grid, compacted
 from pipelines.transfer.passes import Prefix
+from pipelines.transfer.pictures import check_framing, fitted, resized, to_images, to_tensor
 from pipelines.transfer.sampler import denoise, draw_noise
+from pipelines.transfer.tuning import PLAIN, Tuning
 
 Pair = tuple[Image.Image, Image.Image]
-FRAMING_TOLERANCE = 0.05  # by how much the proportions of before and after may differ
 FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round differently from batch to batch
 
 
@@ -42,6 +42,8 @@ class Editor:
         distilled: texts guide it by themselves; their `guidance` is left out.
         batch_size: images that go through the model together at most.
         compact: by how much the sides of pairs have fewer tokens than those of queries.
+        tuned: how the base is run.
+        residuals: for the step cache `magcache` (see `tuning.step_cached`).
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Editor:
         batch_size: int = 8,
         distilled: bool = False,
         compact: int = 1,
+        tuned: Tuning = PLAIN,
+        residuals: Sequence[float] | None = None,
     ) -> None:
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, not {attention!r}")
@@ -70,6 +74,8 @@ class Editor:
         self.batch_size = batch_size
         self.distilled = distilled
         self.compact = compact
+        self.tuned = tuned
+        self.residuals = residuals
         self.adapter_digest: str | None = None
         self._worn: list[adapters.Outline] = []
 
@@ -87,6 +93,7 @@ class Editor:
         batch_size: int = 8,
         quantised: Quantised = "none",
         compact: int = 1,
+        tuned: Tuning = PLAIN,
     ) -> Editor:
         """Load a base: the bundled one, a diffusers folder or a Hub id.
 
@@ -96,11 +103,13 @@ class Editor:
             dtype: bfloat16 on a GPU, else float32.
             attention, max_area: the base's own by default.
             prompt_embeds: precomputed text, (1, T, E); None means no text; by default what the base brings, if any.
-            quantised: keep the transformer's weights in fewer bits (see `bases.quantise`).
+            quantised: keep the transformer's weights in fewer bits while it is trained (see `bases.quantise`).
             compact: show pairs with so many times fewer tokens a side, as the adapter was trained.
+            tuned: how the base is run: with less memory or time, for something.
 
         Raises:
             BaseNotFound: there is no such base, or it is of an unknown family.
+            UsageError: what `tuned` asks for cannot be had here.
             AdapterNotFound: there is no such adapter, or it does not fit the base.
         """
         folder = bases.find_base(base)
@@ -108,7 +117,7 @@ class Editor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         text = prompts.of_base(folder) if isinstance(prompt_embeds, str) else prompt_embeds
-        family = bases.load_family(folder, device, dtype)
+        family = bases.load_family(folder, device, dtype, tuned=tuned)
         bases.quantise(family.transformer, quantised, dtype)
         editor = cls(
             family,
@@ -120,6 +129,8 @@ class Editor:
             batch_size=batch_size,
             distilled=bases.is_distilled(folder),
             compact=compact,
+            tuned=tuned,
+            residuals=bases.residuals_of(folder) if tuned.step_cache == "magcache" else None,
         )
         editor.say(text)
         editor.wear([Lora(Path(adapter))] if isinstance(adapter, str | Path) else adapter or ())
@@ -243,7 +254,8 @@ class Editor:
         by_grid: dict[Grid, list[int]] = defaultdict(list)
         for index, image in enumerate(working):
             by_grid[self.grid(image)].append(index)
-        sizes = {grid: self.batch_size if grid[0] * grid[1] >= FEW_TOKENS else 1 for grid in by_grid}
+        largest = 1 if self.tuned.one_by_one else self.batch_size
+        sizes = {grid: largest if grid[0] * grid[1] >= FEW_TOKENS else 1 for grid in by_grid}
         return [
             (grid, indices[start : start + sizes[grid]])
             for grid, indices in by_grid.items()
@@ -257,7 +269,9 @@ class Editor:
         plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         velocity = passes.guided(self.family, plain)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
-        tokens = denoise(velocity, noise, self.family.sigmas(steps, plan.result.tokens))
+        sigmas = self.family.sigmas(steps, plan.result.tokens)
+        with tuning.step_cached(self.family.transformer, self.tuned.step_cache, steps, self.residuals):
+            tokens = denoise(velocity, noise, sigmas)
         return to_images(self.family.decode(tokens, grid))
 
     def fit(self, image: Image.Image) -> Image.Image:
@@ -266,35 +280,3 @@ class Editor:
 
     def grid(self, image: Image.Image) -> Grid:
         return self.family.grid(*image.size)
-
-
-def fitted(image: Image.Image, multiple: int, max_area: int) -> Image.Image:
-    """The image in RGB at its working size, for a base with tokens of `multiple` pixels; raises `ImageError`."""
-    return resized(image.convert("RGB"), working_size(*image.size, multiple, max_area))
-
-
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image in this size, (width, height): itself if it has it."""
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-
-
-def check_framing(before: Image.Image, after: Image.Image) -> None:
-    """Raise `PairError` unless before and after have the same proportions."""
-    ratio = (before.width / before.height) / (after.width / after.height)
-    if abs(ratio - 1) > FRAMING_TOLERANCE:
-        raise PairError(
-            f"The before image is {before.width}x{before.height} and the after image {after.width}x{after.height}: a"
-            " pair needs the same framing. Crop both alike."
-        )
-
-
-def to_tensor(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size to B3HW in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(pixels_B3HW: Tensor) -> list[Image.Image]:
-    """B3HW in [-1, 1] to RGB images."""
-    levels = ((pixels_B3HW.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]

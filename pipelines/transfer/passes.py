@@ -15,6 +15,7 @@ from pipelines.transfer.attention import Segment, join
 from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Attention, Grid, Layout, Panel, layout
 from pipelines.transfer.sampler import Velocity
+from pipelines.transfer.tuning import cached_as
 
 Grids = tuple[Grid, Grid]  # of before and after
 
@@ -127,12 +128,15 @@ def guided(family: Family, velocity: Velocity) -> Velocity:
     """
 
     def led(x_BSC: Tensor, t_B: Tensor) -> Tensor:
-        prompt, predicted = family.prompt, velocity(x_BSC, t_B)
+        prompt = family.prompt
+        with cached_as(family.transformer, "text"):
+            predicted = velocity(x_BSC, t_B)
         if prompt.negative is None:
             return predicted
         family.prompt = prompt.negative
         try:
-            other = velocity(x_BSC, t_B)
+            with cached_as(family.transformer, "negative text"):
+                other = velocity(x_BSC, t_B)
         finally:
             family.prompt = prompt
         return other + prompt.guidance * (predicted - other)

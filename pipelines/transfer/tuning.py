@@ -6,13 +6,24 @@ attention backends. What each one costs is in this folder's README.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
 
 from infra.errors import UsageError
+from pipelines.transfer.attention import blocks_of
 
 Weights = Literal["full", "float8", "int8", "int4"]
 StepCache = Literal["none", "first-block", "taylorseer", "magcache"]
+
+MODULATION = "norm"  # in the names of layers that see one row for a whole image: they stay as they are
+FLOAT8_PRODUCTS = (8, 9)  # compute capability from which a GPU multiplies in FP8
+INT4_GROUP = 128  # weights that share a scale
+GRAPHS = 64  # of one kind of block at most: passes, batches of one and of more, sizes static and dynamic are some 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +63,127 @@ class Tuning:
         ]
         return "+".join(told) or None
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether images must not share a batch: which steps `first-block` leaves out depends on what is in it."""
+        return self.step_cache == "first-block"
+
 
 PLAIN = Tuning()
+
+
+def lighten(transformer: Any, weights: Weights, device: torch.device) -> None:
+    """Keep the weights of the blocks' linear layers in fewer bits, made on `device` layer by layer, so that they never
+    are there in full.
+
+    What belongs to an adapter, and what sees one row for a whole image, stays as it is.
+
+    Raises:
+        UsageError: torchao is not installed, or `device` cannot compute with such weights.
+    """
+    if weights == "full":
+        return
+    layers = frozenset(linear_layers(transformer))
+    config = _torchao_config(weights, device)
+    from torchao.quantization import quantize_
+
+    quantize_(transformer, config, filter_fn=lambda _, name: name in layers, device=device)
+
+
+def linear_layers(transformer: nn.Module) -> list[str]:
+    """Names of the layers that `lighten` makes light."""
+    return [
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and "transformer_blocks." in name and MODULATION not in name
+    ]
+
+
+def _torchao_config(weights: Weights, device: torch.device) -> Any:
+    try:
+        from torchao import quantization
+    except ImportError:
+        raise UsageError(
+            f"--weights {weights} needs torchao. Install it with `pip install 'edit-transfer[light]'`."
+        ) from None
+    if weights == "int8":
+        return quantization.Int8WeightOnlyConfig(version=2)
+    if weights == "float8":
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT8_PRODUCTS:
+            return quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
+        return quantization.Float8WeightOnlyConfig()
+    if device.type != "cuda":
+        raise UsageError("--weights int4 needs a CUDA GPU; int8 and float8 run anywhere.")
+    return quantization.Int4WeightOnlyConfig(group_size=INT4_GROUP, int4_packing_format="tile_packed_to_4d")
+
+
+def arrange(transformer: Any, vae: Any, tuning: Tuning, device: torch.device) -> None:
+    """Make the rest of a tuning so on a loaded base; `lighten` comes before this, adapters after.
+
+    Raises:
+        UsageError: there is no such attention backend here.
+    """
+    if tuning.attention_backend:
+        _set_backend(transformer, tuning.attention_backend)
+    if tuning.tiling:
+        vae.enable_tiling()
+    if tuning.compile:
+        compile_blocks(transformer)
+    if tuning.offload:
+        transformer.enable_group_offload(
+            onload_device=device,
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=device.type == "cuda",
+        )
+
+
+def _set_backend(transformer: Any, name: str) -> None:
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UsageError(f"--attention-backend {name} cannot be used here: {reason}.") from None
+
+
+def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
+    """Compile each kind of block once (regional compilation); `backend` as `torch.compile` takes it.
+
+    It is `forward` that is compiled and not the module, so that the hooks that tell layers apart stay outside.
+    """
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+    for block in blocks_of(transformer):
+        block.forward = torch.compile(block.forward, backend=backend)
+
+
+@contextmanager
+def step_cached(transformer: Any, kind: StepCache, steps: int, ratios: Sequence[float] | None) -> Iterator[None]:
+    """While the block lasts, a result is denoised with a step cache; clean blocks must have run before.
+
+    Args:
+        ratios: for `magcache`, how the size of the blocks' residual changes from step to step (arXiv 2506.09045).
+    """
+    if kind == "none":
+        yield
+        return
+    transformer.enable_cache(_cache_config(kind, steps, ratios))
+    try:
+        yield
+    finally:
+        transformer.disable_cache()
+
+
+def _cache_config(kind: StepCache, steps: int, ratios: Sequence[float] | None) -> Any:
+    import diffusers
+
+    if kind == "first-block":
+        return diffusers.FirstBlockCacheConfig()
+    if kind == "taylorseer":
+        return diffusers.TaylorSeerCacheConfig()
+    assert ratios is not None  # `Editor.load` saw to it
+    return diffusers.MagCacheConfig(num_inference_steps=steps, mag_ratios=list(ratios))
+
+
+def cached_as(transformer: Any, name: str) -> Any:
+    """A context in which a step cache, if there is one, knows the passes of this text from those of another."""
+    return transformer.cache_context(name) if transformer.is_cache_enabled else nullcontext()

@@ -16,8 +16,9 @@ from PIL import Image
 
 from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.transfer import passes
-from pipelines.transfer.editor import FEW_TOKENS, to_images, to_tensor
+from pipelines.transfer.editor import FEW_TOKENS
 from pipelines.transfer.layout import Grid, Layout
+from pipelines.transfer.pictures import to_images, to_tensor
 from pipelines.transfer.sampler import draw_noise, euler_move
 from serving.engine.request import Edited, Progress
 

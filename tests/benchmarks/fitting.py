@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from pipelines.transfer import Editor, Lora
-from pipelines.transfer.editor import to_tensor
 from pipelines.transfer.layout import layout
 from pipelines.transfer.passes import remember, velocity_field
+from pipelines.transfer.pictures import to_tensor
 from tests.benchmarks.pairs import scene_pairs
 from training.fit import lora
 from training.fit.draw import Draw

@@ -10,10 +10,10 @@ from PIL import Image
 
 from infra.errors import BaseNotFound
 from pipelines.transfer import Editor, bases, passes
-from pipelines.transfer.editor import to_tensor
 from pipelines.transfer.family import Prompt
 from pipelines.transfer.flux1 import Flux1
 from pipelines.transfer.layout import layout
+from pipelines.transfer.pictures import to_tensor
 from pipelines.transfer.sampler import draw_noise, euler_move
 from tests.serving.adapters import picture
 from tests.tiny import CONTEXT, POOLED, make_tiny_flux1, tiny_transformer1, tiny_vae1
