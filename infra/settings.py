@@ -10,6 +10,7 @@ PREFIX = "EDIT_TRANSFER_"
 REGISTRY = "~/.edit-transfer/registry"
 SERVING = "~/.edit-transfer/serving"
 CACHE = "~/.cache/edit-transfer"
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +58,9 @@ def _positive(environment: Mapping[str, str], key: str, default: int) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise SettingError(f"{key} must be a whole number above zero, but is {text!r}.")
     return int(text)
+
+
+def keep_compiled(cache: str) -> None:
+    """Let torch keep the kernels that it compiles in this process with what else is kept on this machine, unless the
+    environment names another place: the next process then starts with them."""
+    os.environ.setdefault(COMPILED, os.path.join(cache, "compiled"))  # noqa: PTH118

@@ -1,12 +1,12 @@
 """Commands about how well bases and adapters do."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from infra.options import with_options_of
+from pipelines import tuning
 from training.fit.cli import retrain, train
 from training.pairs.cli import pairs_app
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(pairs_app, name="pairs", rich_help_panel="Train")
 
 
+@with_options_of(tuning.options)
 def evaluate(
     base: Annotated[str | None, typer.Option(help="Diffusers folder or Hub id; the bundled base by default.")] = None,
     adapter: Annotated[
@@ -43,6 +44,7 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the first cases to this PNG.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write tables and contact sheets to this HTML page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+    **tuned: Any,
 ) -> None:
     """Measure how well edits are read off a pair, on rendered scenes with exact ground truth.
 
@@ -66,6 +68,6 @@ def evaluate(
         size=size,
     )
     run.make_room(sheet, report)
-    editor = run.load_editor(base, adapter, device)
+    editor = run.load_editor(base, adapter, device, tuning.options(**tuned))
     outcome, collected = run.measure(editor, plan, adapter)
     run.tell(outcome, collected, sheet=sheet, report=report, as_json=as_json)

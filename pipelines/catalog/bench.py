@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from infra.errors import ImageError, PairError
+from infra.settings import keep_compiled
 from pipelines import adapters, texts
 from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant
 from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.restore import Draft
+from pipelines.tuning import PLAIN, Tuning
 
 if TYPE_CHECKING:
     from pipelines.transfer import Prefix
@@ -34,11 +36,14 @@ class Bench:
         cache: folder on this machine that keeps the weights of adapters.
         batch_size: images that go through the model together at most; None begins with eight, and goes up to
             `LARGEST_BATCH` on a GPU that has the memory.
+        tuned: how the base is run.
 
     Raises BaseNotFound, AdapterNotFound, AdapterDamaged, PairError and StoreError for the job's own edit.
     """
 
-    def __init__(self, base: str | None, edits: Edits, cache: str, batch_size: int | None) -> None:
+    def __init__(
+        self, base: str | None, edits: Edits, cache: str, batch_size: int | None, tuned: Tuning = PLAIN
+    ) -> None:
         import torch
 
         from pipelines.transfer import Editor
@@ -48,8 +53,15 @@ class Bench:
         usual = edits.usual
         loras = adapters.loras(usual.worn, self.cache)
         prompt = texts.read(usual.text, base)
+        if tuned.compile:
+            keep_compiled(cache)
         self.editor: Editor = Editor.load(
-            base, adapter=loras, attention=usual.recipe.attention, batch_size=batch_size or 8, prompt_embeds=prompt
+            base,
+            adapter=loras,
+            attention=usual.recipe.attention,
+            batch_size=batch_size or 8,
+            prompt_embeds=prompt,
+            tuned=tuned,
         )
         self.largest = batch_size or (LARGEST_BATCH if torch.cuda.is_available() else 8)
         self.since_shrunk = BATCHES_TO_RECOVER

@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import EXIT_SOME_FAILED, UsageError
+from infra.options import with_options_of
 from infra.registry.cli import adapters_app, address
+from pipelines import tuning
 from pipelines.importing import import_
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def register(app: typer.Typer) -> None:
     adapters_app.command("import")(import_)
 
 
+@with_options_of(tuning.options)
 def apply(
     source: Annotated[
         str,
@@ -194,6 +197,7 @@ def apply(
         bool,
         typer.Option("--json", help="The summary as one JSON object on stdout.", rich_help_panel=OUTCOME),
     ] = False,
+    **tuned: Any,
 ) -> None:
     """Edit a catalog the way a before/after pair shows, or a trained adapter.
 
@@ -226,6 +230,7 @@ def apply(
         retry_failed=retry_failed,
         stage=stage,
         price_per_hour=price_per_hour,
+        tuned=tuning.options(**tuned),
     )
     asides, console = Console(stderr=True), Console()
     prepared = job.prepare(options, settings)

@@ -30,6 +30,7 @@ from pipelines.catalog.listing import Input
 from pipelines.catalog.manifest import DONE, FAILED
 from pipelines.catalog.plan import Task
 from pipelines.catalog.stages import Item
+from pipelines.tuning import PLAIN, Tuning
 
 # Listing, reading and writing take a core now and then, but must never wait for one that an edit actor holds for good.
 CPUS_TO_LIST = 0.125
@@ -51,6 +52,7 @@ class Job:
     batch        images that travel together
     batch_size   images that go through the model together at most, None for as many as fit
     gpus         for each edit actor
+    tuned        how they run the base
     """
 
     job_id: str
@@ -63,10 +65,11 @@ class Job:
     batch: int
     batch_size: int | None = None
     gpus: float = 0
+    tuned: Tuning = PLAIN
 
     def bench(self) -> Bench:
         """What every edit actor starts with."""
-        return Bench(self.base, self.feed.edits, self.cache, self.batch_size)
+        return Bench(self.base, self.feed.edits, self.cache, self.batch_size, self.tuned)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant, recipe_of, sha256
 from pipelines.texts import Text, texts_for
 from pipelines.transfer import bases, check_framing
+from pipelines.tuning import PLAIN, Tuning
 
 GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
 USUAL_BATCH = 8
@@ -56,6 +57,7 @@ class Options:
     retry_failed: bool = False
     stage: bool = False
     price_per_hour: float | None = None
+    tuned: Tuning = PLAIN
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Prepared:
 def prepare(options: Options, settings: Settings) -> Prepared:
     """Check pairs, adapters, base, input and output, and take a first look. Raises a UsageError of some kind."""
     place, base = canonical(options.output), options.base or settings.base
+    bases.check_tuning(bases.find_base(base), options.tuned)
     revision = bases.revision_of(base)
     registry = options.registry or settings.registry
     worn = adapters.find(registry, options.adapters, options.scale, revision)
@@ -181,6 +184,7 @@ def _recipe(
         format=options.format,
         restore=options.restore,
         prompt=text.sha256 if text else None,
+        tuning=options.tuned.mark,
     )
 
 
@@ -266,6 +270,7 @@ def job_of(
         batch=_batch(prepared, options, workers),
         batch_size=options.batch_size,
         gpus=1 / ceil(workers / gpus) if gpus else 0,
+        tuned=options.tuned,
     )
 
 

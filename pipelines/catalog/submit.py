@@ -3,8 +3,7 @@
 The options are those of `apply` itself, read by its parser; `asking.py` makes a job of them.
 """
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from infra.deploy import environment
 from infra.errors import EXIT_INTERRUPTED
 from infra.jobs.cli import Address, cluster_at, tell
+from infra.options import with_options_of
 from pipelines.catalog import asking
 from pipelines.catalog.cli import PairCommand, apply
 
@@ -26,23 +26,6 @@ MEBIBYTE = 2**20
 def register(app: typer.Typer) -> None:
     """Add this command to the command line."""
     app.command("submit", cls=PairCommand, rich_help_panel="Jobs on a cluster")(submit)
-
-
-def with_options_of(command: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of another one, before its own; it gets them as its `**asked`."""
-
-    def extended(own: Callable[..., None]) -> Callable[..., None]:
-        added = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in _parameters(command)]
-        named = [parameter for parameter in _parameters(own) if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-        rest = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in named]
-        own.__signature__ = inspect.Signature([*added, *rest])  # type: ignore[attr-defined]
-        return own
-
-    return extended
-
-
-def _parameters(command: Callable[..., None]) -> Iterable[inspect.Parameter]:
-    return inspect.signature(command).parameters.values()
 
 
 @with_options_of(apply)

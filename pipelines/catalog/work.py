@@ -28,6 +28,7 @@ class Recipe:
     restore   results in full resolution (`pipelines.restore`); decides the file, but not what the base makes
     seed      the number given by the user, from which every image's own seed is derived
     compact   by how much the sides of pairs have fewer tokens than those of the image
+    tuning    what of how the base is run changes results (`Tuning.mark`), None for nothing
     """
 
     base: str
@@ -44,6 +45,7 @@ class Recipe:
     prompt: str | None = None
     restore: bool = False
     compact: int = 1
+    tuning: str | None = None
 
     @lru_cache(maxsize=1024)  # noqa: B019  recipes are few and small
     def digest(self) -> str:
@@ -61,6 +63,8 @@ class Recipe:
             del deciding["prompt"]
         if self.compact == 1:
             del deciding["compact"]
+        if self.tuning is None:
+            del deciding["tuning"]
         return _digest(deciding)
 
     def seed_for(self, input_sha256: str) -> int:
@@ -85,6 +89,7 @@ def recipe_of(
     format: str | None = None,
     restore: bool = False,
     prompt: str | None = None,
+    tuning: str | None = None,
 ) -> Recipe:
     """The recipe of an edit with these adapters and digests of pairs, the adapters' own first.
 
@@ -103,6 +108,7 @@ def recipe_of(
         restore=restore,
         prompt=prompt,
         compact=compact_of(worn),
+        tuning=tuning,
         **adapters.named(worn),
     )
 

@@ -6,6 +6,6 @@ Read in this order: `layout` (the rule), `attention` (prefix attention), `flux2`
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.editor import Editor, Pair, Prefix
 from pipelines.transfer.pictures import check_framing, fitted, resized
-from pipelines.transfer.tuning import Tuning
+from pipelines.tuning import Tuning
 
 __all__ = ["Editor", "Lora", "Pair", "Prefix", "Tuning", "check_framing", "fitted", "resized"]

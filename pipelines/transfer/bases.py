@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from infra.errors import BaseNotFound
+from infra.errors import BaseNotFound, UsageError
 from pipelines.transfer import tuning
 from pipelines.transfer.family import Family, Prompt
 from pipelines.transfer.flux1 import GUIDANCE, Flux1, Positions
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Attention
-from pipelines.transfer.tuning import PLAIN, Tuning
+from pipelines.tuning import PLAIN, Tuning
 
 Text = Tensor | Prompt | None
 Quantised = Literal["none", "float8"]
@@ -184,6 +184,17 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def check_tuning(folder: Path, tuned: Tuning) -> None:
+    """Raise UsageError or BaseNotFound for what a base cannot be run with, as far as its configuration tells."""
+    if tuned.step_cache == "magcache":
+        residuals_of(folder)
+    if tuned.step_cache == "first-block" and class_of(folder) != "FluxTransformer2DModel":
+        raise UsageError(
+            f"--step-cache first-block does not work on a {class_of(folder)}: diffusers' hook cannot follow text and"
+            " image into one stream. Use taylorseer."
+        )
+
+
 def residuals_of(folder: Path) -> tuple[float, ...]:
     """How the blocks' residual of a base changes from step to step, for the step cache `magcache`.
 
@@ -214,6 +225,7 @@ def load_family(
         BaseNotFound: its weights are broken or do not fit its configuration.
         UsageError: what `tuned` asks for cannot be had here.
     """
+    check_tuning(folder, tuned)
     try:
         return _load(folder, device, dtype, prompt, tuned)
     except (OSError, ValueError, RuntimeError) as error:

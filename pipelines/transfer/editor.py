@@ -22,7 +22,7 @@ from pipelines.transfer.layout import Attention, Grid, compacted
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.pictures import check_framing, fitted, resized, to_images, to_tensor
 from pipelines.transfer.sampler import denoise, draw_noise
-from pipelines.transfer.tuning import PLAIN, Tuning
+from pipelines.tuning import PLAIN, Tuning
 
 Pair = tuple[Image.Image, Image.Image]
 FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round differently from batch to batch

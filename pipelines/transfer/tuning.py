@@ -1,6 +1,6 @@
-"""How a base is run: ways to take less memory or less time, each for something.
+"""A `Tuning` made so: a base that takes less memory or less time, each for something.
 
-All of them are other people's: torchao's weights, torch's compiler, diffusers' step caches, offloading, tiling and
+All of it is other people's: torchao's weights, torch's compiler, diffusers' step caches, offloading, tiling and
 attention backends. What each one costs is in this folder's README.
 """
 
@@ -8,68 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from infra.errors import UsageError
 from pipelines.transfer.attention import blocks_of
-
-Weights = Literal["full", "float8", "int8", "int4"]
-StepCache = Literal["none", "first-block", "taylorseer", "magcache"]
+from pipelines.tuning import StepCache, Tuning, Weights
 
 MODULATION = "norm"  # in the names of layers that see one row for a whole image: they stay as they are
 FLOAT8_PRODUCTS = (8, 9)  # compute capability from which a GPU multiplies in FP8
 INT4_GROUP = 128  # weights that share a scale
 GRAPHS = 64  # of one kind of block at most: passes, batches of one and of more, sizes static and dynamic are some 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What a base is run with.
-
-    weights            of the blocks' linear layers: as the base has them, or in 8 or 4 bits (torchao)
-    compile            the blocks are compiled before their first use (torch.compile)
-    step_cache         some denoising steps reuse what earlier ones computed (diffusers)
-    tiling             the autoencoder works tile by tile
-    offload            blocks wait in the host's memory and come to the GPU one after the other
-    attention_backend  a name that diffusers knows, such as `flash` or `sage`; None for torch's own choice
-
-    Raises UsageError for a value that is none.
-    """
-
-    weights: Weights = "full"
-    compile: bool = False
-    step_cache: StepCache = "none"
-    tiling: bool = False
-    offload: bool = False
-    attention_backend: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, known in (("weights", get_args(Weights)), ("step_cache", get_args(StepCache))):
-            if getattr(self, name) not in known:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} can be {', '.join(known)}, not {getattr(self, name)}.")
-
-    @property
-    def mark(self) -> str | None:
-        """What of it changes results by more than rounding, in one word, None for nothing of it."""
-        told = [
-            *([self.weights] * (self.weights != "full")),
-            *([self.step_cache] * (self.step_cache != "none")),
-            *(["tiling"] * self.tiling),
-        ]
-        return "+".join(told) or None
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether images must not share a batch: which steps `first-block` leaves out depends on what is in it."""
-        return self.step_cache == "first-block"
-
-
-PLAIN = Tuning()
 
 
 def lighten(transformer: Any, weights: Weights, device: torch.device) -> None:
@@ -179,7 +130,7 @@ def _cache_config(kind: StepCache, steps: int, ratios: Sequence[float] | None) -
     if kind == "first-block":
         return diffusers.FirstBlockCacheConfig()
     if kind == "taylorseer":
-        return diffusers.TaylorSeerCacheConfig()
+        return diffusers.TaylorSeerCacheConfig(use_lite_mode=True)  # predicts the last layer alone: hardly any memory
     assert ratios is not None  # `Editor.load` saw to it
     return diffusers.MagCacheConfig(num_inference_steps=steps, mag_ratios=list(ratios))
 

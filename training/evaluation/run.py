@@ -13,6 +13,7 @@ from infra import settings
 from infra.errors import OutputError, UsageError
 from pipelines import adapters, texts
 from pipelines.transfer import Editor
+from pipelines.tuning import PLAIN, Tuning
 from training.evaluation import report as page
 from training.evaluation.outcome import Outcome
 from training.evaluation.plan import Plan
@@ -36,7 +37,7 @@ def make_room(*files: Path | None) -> None:
             raise OutputError(f"{file} cannot be written: {error.strerror}. Give another place.") from error
 
 
-def load_editor(base: str | None, adapter: str | None, device: str) -> Editor:
+def load_editor(base: str | None, adapter: str | None, device: str, tuned: Tuning = PLAIN) -> Editor:
     """The editor to measure; `adapter` is a registry ref, or the path of a .safetensors file.
 
     Raises:
@@ -47,13 +48,19 @@ def load_editor(base: str | None, adapter: str | None, device: str) -> Editor:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch finds no GPU on this machine. Use --device cpu.")
     if adapter is None or Path(adapter).suffix == ".safetensors":
-        return Editor.load(base, adapter=adapter, device=device)
+        return Editor.load(base, adapter=adapter, device=device, tuned=tuned)
     environment = settings.from_environment()
     worn = adapters.find(environment.registry, [adapter], 1.0, Editor.revision_of(base))
     loras = adapters.loras(worn, Path(environment.cache))
-    text = texts.usual(worn, base)
-    attention, compact = worn[0].attention, worn[0].compact
-    return Editor.load(base, adapter=loras, attention=attention, device=device, prompt_embeds=text, compact=compact)
+    return Editor.load(
+        base,
+        adapter=loras,
+        attention=worn[0].attention,
+        device=device,
+        prompt_embeds=texts.usual(worn, base),
+        compact=worn[0].compact,
+        tuned=tuned,
+    )
 
 
 def measure(editor: Editor, plan: Plan, adapter: str | None = None) -> tuple[Outcome, Sheet]:
