@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from infra.errors import EXIT_SOME_FAILED, UsageError
 from infra.registry.cli import adapters_app, address
+from pipelines.exporting import export
 from pipelines.importing import import_
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command("apply", cls=PairCommand)(apply)
     adapters_app.command("import")(import_)
+    adapters_app.command()(export)
 
 
 def apply(
