@@ -165,13 +165,14 @@ def to_ai_toolkit(kind: str, weights: Weights, settings: Mapping[str, Any]) -> W
     if all have the same A, it is kept and the rank as well. `to_ours` takes both apart again.
 
     Args:
+        kind: class of the transformer, one of `BFL`.
         settings: of PEFT, as the file's metadata tells them without prefix; empty if it tells none.
 
     Raises:
-        ValueError: it is more than pairs of matrices, a DoRA for example.
+        ValueError: it is more than pairs of matrices under our names, a DoRA for example.
     """
-    if odd := next((key for key in weights if not KEY.fullmatch(key)), None):
-        raise ValueError(f"it holds {odd}, which ai-toolkit has no place for")
+    if odd := next((key for key in weights if not layers(kind, key) or foreign(kind, [key])), None):
+        raise ValueError(f"it holds {odd}, for which that format has no place")
     pairs = {
         layer: _scaled(pair, _strength(layer, len(pair.down_RI), settings))
         for layer, matrices in grouped(weights).items()
@@ -248,13 +249,15 @@ def _scaled(pair: Pair, strength: float) -> Pair:
 
 def _strength(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
     """How PEFT scales a layer's LoRA."""
+    from peft import LoraConfig
     from peft.utils.other import get_pattern_key
 
     if not settings:
         return 1.0
-    special: dict[str, float] = settings.get("alpha_pattern") or {}
-    alpha = special.get(str(get_pattern_key(list(special), layer)), settings.get("lora_alpha") or rank)
-    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    config = LoraConfig(**settings)
+    special: dict[str, float] = config.alpha_pattern or {}
+    alpha = special.get(str(get_pattern_key(list(special), layer)), config.lora_alpha)
+    return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
 
 def _swapped(up_OR: Tensor) -> Tensor:
