@@ -80,5 +80,5 @@ def _for_ai_toolkit(version: Version, weights: bytes) -> bytes:
         length = int.from_bytes(weights[:8], "little")  # of the header, which `load` does not give
         settings = adapters.settings_in(json.loads(weights[8 : 8 + length]).get("__metadata__", {}))
         return save(names.to_ai_toolkit(kind, matrices, settings), {"format": "pt"})
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, TypeError, SafetensorError) as error:  # other content, settings of another PEFT
         raise UsageError(f"{version.ref} cannot be exported for ai-toolkit: {error}.") from error
