@@ -12,7 +12,9 @@ from infra.registry.cli import Json, Registry, address
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as diffusers saves it, .safetensors.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A LoRA as diffusers, ai-toolkit or kohya save it, .safetensors.")
+    ],
     name: Annotated[str, typer.Option(help="Name of the adapter in the registry.")],
     base: Annotated[
         str | None,
@@ -36,8 +38,9 @@ def import_(
 ) -> None:
     """Publish a LoRA from a file.
 
-    It is checked against the base and written anew in the plain format of diffusers. It has no pairs of its own: show
-    the edit with --pair when you apply it.
+    It is checked against the base and written anew in the plain format of diffusers, its alpha included. One that
+    changes the text encoder too is refused: texts are embedded apart from edits. It has no pairs of its own: show the
+    edit with --pair when you apply it.
     """
     import json
     from typing import get_args

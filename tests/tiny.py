@@ -16,13 +16,13 @@ CONTEXT = 16  # text channels
 POOLED = 12  # channels of the pooled text, which FLUX.1 takes as well
 
 
-def tiny_transformer(seed: int = 0) -> Flux2Transformer2DModel:
-    """Two double-stream and two single-stream blocks, with stock processors."""
+def tiny_transformer(seed: int = 0, *, layers: int = 2) -> Flux2Transformer2DModel:
+    """Some double-stream and as many single-stream blocks, with stock processors."""
     torch.manual_seed(seed)
     return Flux2Transformer2DModel(
         in_channels=128,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=layers,
+        num_single_layers=layers,
         attention_head_dim=32,
         num_attention_heads=2,
         joint_attention_dim=CONTEXT,
@@ -54,13 +54,13 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_transformer1(seed: int = 0, *, guidance: bool = True) -> FluxTransformer2DModel:
+def tiny_transformer1(seed: int = 0, *, guidance: bool = True, layers: int = 2) -> FluxTransformer2DModel:
     """The same of the FLUX.1 family."""
     torch.manual_seed(seed)
     return FluxTransformer2DModel(
         in_channels=64,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=layers,
+        num_single_layers=layers,
         attention_head_dim=32,
         num_attention_heads=2,
         joint_attention_dim=CONTEXT,

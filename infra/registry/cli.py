@@ -1,14 +1,13 @@
-"""`edit-transfer adapters`: look at what was published, and say what a name means. `training` adds to the group."""
+"""`edit-transfer adapters`: look at what was published, and say what a name means. Other packages add to the group."""
 
 import json
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from infra.registry.layout import CARD, PRODUCTION, WEIGHTS
+from infra.registry.layout import CARD, PRODUCTION
 
 adapters_app = typer.Typer(
     help="Published adapters: list, promote, roll back, export.\n\n"
@@ -163,37 +162,6 @@ def gc(
 
     found = registries.collect(address(registry), name, timedelta(hours=older_than), dry_run)
     _print_json([asdict(each) for each in found]) if as_json else tables.show_garbage(found, dry_run)
-
-
-@adapters_app.command()
-def export(
-    ref: Ref,
-    target: Annotated[
-        Path, typer.Argument(metavar="FILE|DIR", help="A .safetensors file for the weights alone, or a folder for all.")
-    ],
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
-    registry: Registry = None,
-    as_json: Json = False,
-) -> None:
-    """Copy a version's weights, card and pairs out of the registry, checked.
-
-    The weights load in plain diffusers: `pipe.load_lora_weights("DIR", weight_name="adapter.safetensors")`.
-    """
-    from infra import registry as registries
-    from infra import store
-    from infra.errors import UsageError
-
-    version = registries.resolve(address(registry), ref)
-    written = [target] if target.suffix == ".safetensors" else [target / path for path in version.files]
-    there = next((path for path in written if path.exists()), None)
-    if there and not force:
-        raise UsageError(f"{there} is there already; give --force to write over it.")
-    if target.suffix == ".safetensors":
-        store.write(str(target), registries.read_file(version, WEIGHTS))
-    else:
-        registries.fetch(version, target)
-    told = {"ref": version.ref, "digest": version.digest, "files": [str(path) for path in written]}
-    _told(told, f"{version.ref} is in {target}.", as_json)
 
 
 def _told(outcome: Any, sentence: str, as_json: bool) -> None:

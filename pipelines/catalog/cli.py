@@ -13,6 +13,7 @@ from infra.errors import EXIT_SOME_FAILED, UsageError
 from infra.options import with_options_of
 from infra.registry.cli import adapters_app, address
 from pipelines import tuning
+from pipelines.exporting import export
 from pipelines.importing import import_
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command("apply", cls=PairCommand)(apply)
     adapters_app.command("import")(import_)
+    adapters_app.command()(export)
 
 
 @with_options_of(tuning.options)

@@ -1,0 +1,214 @@
+"""Less memory or less time: what each option of a tuning does, and what it leaves alone."""
+
+import json
+import sys
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch._dynamo.utils import counters
+
+from infra.errors import BaseNotFound, UsageError
+from pipelines.transfer import Editor, Lora, Tuning
+from pipelines.transfer.attention import blocks_of
+from pipelines.transfer.family import Prompt
+from pipelines.transfer.tuning import compile_blocks, linear_layers
+from tests.tiny import CONTEXT, POOLED, make_tiny_base, make_tiny_flux1, tiny_transformer, tiny_transformer1
+from training.fit.lora import LoraWeights, save
+
+FAMILIES = {"flux1": make_tiny_flux1, "flux2": make_tiny_base}
+STEPS = 12
+
+
+def picture(seed: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
+    corners = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
+
+
+def edited(editor: Editor, count: int = 2, steps: int = 2, size: tuple[int, int] = (48, 32)) -> list[np.ndarray]:
+    prefix = editor.remember([(picture(100, size), picture(101, size))])
+    queries = [picture(number, size) for number in range(count)]
+    return [np.asarray(image, int) for image in editor.edit(queries, prefix, seeds=list(range(count)), steps=steps)]
+
+
+def same(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return all((one == other).all() for one, other in zip(some, others, strict=True))
+
+
+def apart(some: list[np.ndarray], others: list[np.ndarray]) -> float:
+    """Mean difference in levels."""
+    return float(np.mean([np.abs(one - other).mean() for one, other in zip(some, others, strict=True)]))
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def folder(request, tmp_path_factory):
+    folder = FAMILIES[request.param](tmp_path_factory.mktemp("base"))
+    told = json.loads((folder / "edit_transfer.json").read_text())
+    (folder / "edit_transfer.json").write_text(json.dumps(told | {"residuals": [1.0] * STEPS}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lora(folder, tmp_path_factory):
+    transformer = Editor.load(folder).family.transformer
+    for weight in LoraWeights(transformer, 4, 0).weights:
+        nn.init.normal_(weight, std=0.3)
+    return save(transformer, tmp_path_factory.mktemp("lora"), "lora.safetensors")
+
+
+@pytest.mark.parametrize("weights", ["int8", "float8"])
+def test_light_weights_take_a_quarter_of_float32_and_change_little(folder, lora, weights):
+    full, light = Editor.load(folder), Editor.load(folder, tuned=Tuning(weights=weights))
+    names = linear_layers(full.family.transformer)
+    assert len(names) > 20 and not [name for name in names if "norm" in name]
+    taken = {editor: sum(_nbytes(editor.family.transformer.get_submodule(name).weight) for name in names)
+             for editor in (full, light)}  # fmt: skip
+    assert 0.24 < taken[light] / taken[full] < 0.27  # one scale a row beside a byte a weight
+    bare, results = edited(full), edited(light)
+    assert 0 < apart(bare, results) < 1
+    light.wear([Lora(lora, 0.0)])
+    assert same(edited(light), results)
+    light.wear([Lora(lora)])
+    full.wear([Lora(lora)])
+    assert 2 * apart(edited(light), edited(full)) < apart(edited(light), results)
+    light.wear([])
+    assert same(edited(light), results)
+
+
+def _nbytes(weight: torch.Tensor) -> int:
+    parts = getattr(weight, "tensor_data_names", None)
+    return sum(getattr(weight, part).nbytes for part in parts) if parts else weight.nbytes
+
+
+@pytest.mark.parametrize("make", list(FAMILIES.values()))
+def test_a_compiled_block_serves_all_layers(make, tmp_path):
+    graphs = []
+    for layers in (2, 3):
+        folder = make(tmp_path / str(layers))
+        (tiny_transformer if make is make_tiny_base else tiny_transformer1)(layers=layers).save_pretrained(
+            folder / "transformer"
+        )
+        plain, compiled = Editor.load(folder), Editor.load(folder)
+        torch.compiler.reset()
+        counters.clear()
+        compile_blocks(compiled.family.transformer, backend="eager")
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            assert same(edited(compiled), edited(plain))
+        assert not counters["graph_break"]
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] >= 2 * 3  # two kinds of blocks; a pair's, a query's and a result's pass
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+def test_kernels_are_kept_for_the_next_process(tiny_base, tmp_path):
+    import subprocess
+
+    script = (
+        "import sys; from infra.settings import keep_compiled; keep_compiled(sys.argv[2])\n"
+        "from pipelines.transfer import Editor, Tuning\n"
+        "from tests.pipelines.transfer.test_tuning import edited, same\n"
+        "from torch._dynamo.utils import counters\n"
+        "plain, fast = Editor.load(sys.argv[1]), Editor.load(sys.argv[1], tuned=Tuning(compile=True))\n"
+        "from tests.pipelines.transfer.test_tuning import apart\n"
+        "assert apart(edited(plain), edited(fast)) < 0.1\n"
+        "print(counters['inductor']['fxgraph_cache_hit'], counters['inductor']['fxgraph_cache_miss'])\n"
+    )
+    command = [sys.executable, "-c", script, str(tiny_base), str(tmp_path)]
+    told = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)]
+    assert (int(told[0][0]), int(told[1][1])) == (0, 0) and int(told[0][1]) == int(told[1][0]) > 0
+
+
+@pytest.mark.parametrize("cache", ["first-block", "taylorseer", "magcache"])
+@pytest.mark.parametrize("text", [False, True])
+def test_a_step_cache_leaves_steps_out_and_clean_blocks_alone(folder, lora, cache, text, monkeypatch):
+    usual = diffusers.FirstBlockCacheConfig  # random weights change more from step to step than trained ones
+    monkeypatch.setattr(diffusers, "FirstBlockCacheConfig", lambda: usual(threshold=0.5))
+    if cache == "first-block" and "Flux2" in (folder / "transformer" / "config.json").read_text():
+        pytest.xfail("diffusers' hook does not follow FLUX.2; refused in a sentence, see below")
+    full, saving = Editor.load(folder, adapter=lora), Editor.load(folder, adapter=lora, tuned=Tuning(step_cache=cache))
+    if text:
+        for editor in (full, saving):
+            editor.say(replace(_prompt(1), negative=_prompt(2), guidance=3.0))
+    expected, passes = edited(full, steps=STEPS), []
+    saving.family.transformer.transformer_blocks[1].attn.register_forward_hook(lambda *_: passes.append(1))
+    results = edited(saving, steps=STEPS)
+    batches = 2 if cache == "first-block" else 1
+    clean, steps = 1 + batches, STEPS * (1 + text) * batches
+    assert clean < len(passes) < clean + steps and apart(results, expected) > 0
+    assert same(edited(saving, steps=STEPS), results)  # nothing is left of the one before
+    assert same(edited(saving, count=1, steps=STEPS), results[:1])
+    assert not saving.family.transformer.is_cache_enabled
+
+
+def test_a_step_cache_is_closer_to_all_steps_than_as_many_steps_as_it_runs():
+    plain, saving = Editor.load(), Editor.load(tuned=Tuning(step_cache="taylorseer"))
+    ran: list[int] = []
+    saving.family.transformer.transformer_blocks[0].attn.register_forward_hook(lambda *_: ran.append(1))
+    results = edited(saving, steps=28, size=(64, 64))
+    steps = len(ran) - 2  # the pair and the queries have passes of their own
+    wanted, few = (edited(plain, steps=steps, size=(64, 64)) for steps in (28, steps))
+    assert steps == 8 and apart(results, wanted) < 0.7 * apart(few, wanted)
+
+
+def _prompt(seed: int) -> Prompt:
+    draw = torch.Generator().manual_seed(seed)
+    return Prompt(torch.randn(1, 5, CONTEXT, generator=draw), torch.randn(1, POOLED, generator=draw))
+
+
+def test_offloaded_blocks_compute_the_same(folder, lora):
+    plain, offloaded = (Editor.load(folder, tuned=Tuning(offload=offload)) for offload in (False, True))
+    assert same(edited(plain), edited(offloaded))
+    for editor in (plain, offloaded):
+        editor.wear([Lora(lora)])
+    assert same(edited(plain), edited(offloaded))
+
+
+def test_tiles_of_large_images_only(folder):
+    plain, tiled = (
+        Editor.load(folder, max_area=96 * 96),
+        Editor.load(folder, max_area=96 * 96, tuned=Tuning(tiling=True)),
+    )
+    for editor in (plain, tiled):
+        editor.family.vae.tile_latent_min_size, editor.family.vae.tile_sample_min_size = 8, 64
+    assert same(edited(plain), edited(tiled))
+    large = edited(tiled, size=(96, 96))
+    assert large[0].shape == (96, 96, 3) and not same(edited(plain, size=(96, 96)), large)
+
+
+def test_attention_backends_are_those_of_diffusers(folder):
+    assert same(edited(Editor.load(folder)), edited(Editor.load(folder, tuned=Tuning(attention_backend="native"))))
+    with pytest.raises(UsageError, match=r"--attention-backend nonsense cannot be used here: .*native"):
+        Editor.load(folder, tuned=Tuning(attention_backend="nonsense"))
+
+
+def test_what_cannot_be_had_is_told(tiny_base, monkeypatch):
+    with pytest.raises(UsageError, match="--weights can be full, float8, int8, int4, not int3"):
+        Tuning(weights="int3")
+    with pytest.raises(BaseNotFound, match=r"magcache needs to know base .*`residuals`"):
+        Editor.load(tiny_base, tuned=Tuning(step_cache="magcache"))
+    with pytest.raises(UsageError, match="first-block does not work on a Flux2Transformer2DModel"):
+        Editor.load(tiny_base, tuned=Tuning(step_cache="first-block"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="int4 needs a CUDA GPU"):
+            Editor.load(tiny_base, tuned=Tuning(weights="int4"))
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(UsageError, match=r"needs torchao. Install it with `pip install 'edit-transfer\[light\]'`"):
+        Editor.load(tiny_base, tuned=Tuning(weights="int8"))
+
+
+@pytest.mark.parametrize("make", [tiny_transformer, tiny_transformer1])
+def test_blocks_are_named_in_the_order_in_which_they_run(make):
+    transformer = make()
+    blocks, ran = blocks_of(transformer), []
+    for index, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    ids = torch.zeros(3, 4 if make is tiny_transformer else 3)
+    more = {} if make is tiny_transformer else {"pooled_projections": torch.zeros(1, POOLED), "guidance": torch.ones(1)}
+    transformer(torch.zeros(1, 3, transformer.config.in_channels), torch.zeros(1, 3, CONTEXT), timestep=torch.ones(1),
+                img_ids=ids, txt_ids=ids, **more)  # fmt: skip
+    assert ran == list(range(4))
