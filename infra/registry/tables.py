@@ -15,6 +15,7 @@ from infra.registry.garbage import Garbage
 from infra.registry.reading import Version
 
 Row = dict[str, Any]
+UNBROKEN = 1000  # columns of a table that no person's terminal has to hold: no cell of it is broken into lines
 
 
 def name_rows(registry: str) -> list[Row]:
@@ -43,7 +44,8 @@ def show_rows(rows: list[Row], if_none: str) -> None:
     for row in rows:
         shown = (_minute(value) if key in ("at", "created") else _text(value) for key, value in row.items())
         table.add_row(*map(escape, shown))
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else UNBROKEN)
 
 
 def show_history(rows: list[Row], if_none: str) -> None:

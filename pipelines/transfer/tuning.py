@@ -97,14 +97,14 @@ def _set_backend(transformer: Any, name: str) -> None:
         raise UsageError(f"--attention-backend {name} cannot be used here: {reason}.") from None
 
 
-def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
-    """Compile each kind of block once (regional compilation); `backend` as `torch.compile` takes it.
+def compile_blocks(transformer: Any, backend: str = "inductor", dynamic: bool | None = None) -> None:
+    """Compile each kind of block once (regional compilation); `backend` and `dynamic` as `torch.compile` takes them.
 
     It is `forward` that is compiled and not the module, so that the hooks that tell layers apart stay outside.
     """
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for block in blocks_of(transformer):
-        block.forward = torch.compile(block.forward, backend=backend)
+        block.forward = torch.compile(block.forward, backend=backend, dynamic=dynamic)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.transfer.layout import Grid, layout
 from pipelines.transfer.passes import remember, velocity_field
 from pipelines.transfer.sampler import Velocity, denoise, euler_move, euler_step
+from pipelines.transfer.tuning import compile_blocks, lighten
 from training.fit.draw import Group
 from training.fit.lora import LoraWeights
 from training.fit.loss import group_loss
@@ -59,7 +60,6 @@ from training.loss import importance
 PLAIN, COMPILED, FP8 = "plain", "compile", "compile+fp8"
 RANK, QUERIES = 16, 4  # of the LoRA; of a training step, the paper's batch
 PART_SECONDS, WHOLE_SECONDS = 2.5, 12.0  # to spend on the repeats of one part; above, a whole image is not run as well
-GRAPHS = 8  # of one kind of block in one row at most: more means that every layer is compiled on its own
 GIB = 2**30
 
 
@@ -220,6 +220,8 @@ def build(base: Base, kind: str, options: str, device: torch.device) -> Models:
     finally:
         torch.set_default_dtype(kept)
     vae.enable_slicing()  # as bases are loaded
+    if options == FP8:
+        lighten(transformer, "float8", device)
     shifts = {"base_shift": 0.5, "max_shift": 1.15, "max_image_seq_len": 4096} if base.kind == "flux1" else {}
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True, **shifts)
     lora = LoraWeights(transformer, RANK, 0)
@@ -231,33 +233,15 @@ def build(base: Base, kind: str, options: str, device: torch.device) -> Models:
         transformer.train().enable_gradient_checkpointing()  # both ways, as `--checkpointing` trains
     else:
         transformer.requires_grad_(False)
-        hasten(transformer, options, device)
+        if options in (COMPILED, FP8) and device.type != "meta":
+            compiled(transformer, device)
     return Models(base, transformer, vae, scheduler, lora, device)
 
 
-def hasten(transformer: Any, options: str, device: torch.device) -> None:
-    """FP8 products (weights and activations by row, LoRA and modulations left in bfloat16), then compiled blocks.
-
-    On a CPU blocks are only traced, not compiled to kernels, which proves the path.
-    """
-    if device.type == "meta":
-        return
-    if options == FP8:
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
-
-        found: list[str] = []
-
-        def inside(module: nn.Module, name: str) -> bool:
-            chosen = isinstance(module, nn.Linear) and name.endswith("base_layer") and ".norm" not in name
-            found.extend([name] * chosen)
-            return chosen
-
-        quantize_(transformer, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()), filter_fn=inside)
-        assert found, "nothing is in FP8: no layer of the transformer has a LoRA"
-    if options in (COMPILED, FP8):
-        torch._dynamo.config.recompile_limit = GRAPHS
-        torch._dynamo.config.fail_on_recompile_limit_hit = True  # silently eager blocks would pass for compiled ones
-        transformer.compile_repeated_blocks(dynamic=False, backend="inductor" if device.type == "cuda" else "eager")
+def compiled(transformer: Any, device: torch.device) -> None:
+    """Compile the blocks for the sizes of a row; on a CPU they are only traced, which proves the path."""
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # silently eager blocks would pass for compiled ones
+    compile_blocks(transformer, "inductor" if device.type == "cuda" else "eager", dynamic=False)
 
 
 def family_of(models: Models, text: bool) -> Any:
