@@ -268,9 +268,7 @@ class Editor:
         tokens = self._denoised(images, grid, prefix, seeds, steps)
         return to_images(self.family.decode(tokens, grid))
 
-    def _denoised(
-        self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
-    ) -> Tensor:
+    def _denoised(self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int) -> Tensor:
         """Tokens of the results. The keys and values of the queries go when it returns, before anything is decoded."""
         plan = prefix.layout(grid)
         plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
