@@ -84,6 +84,7 @@ class Plan:
     size     pixels, width and height, of the images that go through it
     ranks    of the LoRAs that it wears
     batch    images that are looked at together
+    gpus     whether the cards are those at hand; asked: whether they were asked for
     fits     of each card the ways, the best first
     """
 
@@ -93,6 +94,7 @@ class Plan:
     ranks: Sequence[int]
     batch: int
     gpus: bool
+    asked: bool
     fits: Sequence[Sequence[Fit]]
 
     def told(self) -> dict[str, Any]:
@@ -155,6 +157,7 @@ def plan(base: str | None, adapters: Sequence[str], address: str, batch: int | N
         ranks=ranks,
         batch=batch or 1,
         gpus=bool(here),
+        asked=bool(memory),
         fits=[[_fit(card, each, batch) for each in ways] for card in cards],
     )
 

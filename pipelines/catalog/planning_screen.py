@@ -25,19 +25,21 @@ def _base(plan: Plan) -> Iterator[tuple[str, str]]:
     plain, (width, height) = plan.fits[0][0].footprint, plan.size
     weights = {way(fit.footprint.tuning): gb(fit.footprint.transformer) for fit in plan.fits[0]}
     one = {name: gb(slope.at(1)) for name, slope in plain.passes.items()}
-    images = f"{plan.batch} images" if plan.batch > 1 else "one image"
+    images = f"batches of {plan.batch}" if plan.batch > 1 else "one image at a time"
     yield "base", f"{plan.base}, {plan.attention} attention, {width} x {height} pixels"
     yield "transformer", ", ".join(f"{size} GB in {name}" for name, size in weights.items())
     yield "beside it", f"VAE {gb(plain.vae)}, LoRA of rank {' and '.join(map(str, plan.ranks))} {gb(plain.adapter)}"
     yield "text encoders", "never loaded"
-    yield "kept", f"{gb(plain.pair)} of one pair, as much more of each further one; {gb(plain.query)} of each image"
+    yield (
+        "kept",
+        f"{gb(plain.pair)} of one pair, as much of each further one; {gb(plain.query)} of each image of a batch",
+    )
     yield "a pass takes", f"{one['pair']} (pair), {one['query']} (query) and {one['step']} (step) for each image"
     yield "the VAE takes", f"{one['encode']} to encode and {one['decode']} to decode, image by image"
-    yield "free", f"stays {CONTEXT / GB:g} GB for CUDA and its libraries, and {LOST:.0%} of the card for gaps"
-    yield "GB", "are 10^9 bytes, so that most cards have a little more than they are counted here (24 GiB = 25.8 GB)"
-    if not plan.gpus:
-        yield "GPU", "none looked at: the cards are supposed"
-    yield "the tables", f"in GB, for {images}: an upper bound without --compile; `batch` is the largest that fits"
+    yield "kept free", f"{CONTEXT / GB:g} for CUDA and its libraries, {LOST:.0%} of the card for gaps between tensors"
+    yield "GB", "10^9 bytes; most cards have a little more than they are sold by (24 GiB = 25.8 GB)"
+    yield "GPU", "as it is now" if plan.gpus else "as asked for" if plan.asked else "none here, so for some others"
+    yield "below", f"{images}, eager (compiled takes less); `batch` is the largest that fits"
 
 
 def _table(fits: Sequence[Fit], batch: int) -> Table:
@@ -45,8 +47,8 @@ def _table(fits: Sequence[Fit], batch: int) -> Table:
     name = f"{card.memory / GB:.3g} GB" + (f" free on {card.name}" if card.name else "")
     title = escape(f"\n{name}, {gb(card.reserve)} of them kept free")
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("way", "weights", "kept", "largest pass", "sum", "batch", "verdict"):
-        table.add_column(column, justify="left" if column in ("way", "largest pass", "verdict") else "right")
+    for column in ("way", "weights", "kept", "a pass", "sum", "batch", "verdict"):
+        table.add_column(column, justify="left" if column in ("way", "a pass", "verdict") else "right")
     for fit in fits:
         footprint, lacking = fit.footprint, fit.missing(batch)
         worst = footprint.worst(batch)
