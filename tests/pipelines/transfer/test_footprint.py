@@ -101,17 +101,19 @@ def test_quantised_are_the_linear_layers_of_the_blocks_but_modulations(folder):
     assert "transformer_blocks.0.attn.to_q" in shrunk
 
 
-def test_packed_weights_are_those_of_torchao():
-    quantization = pytest.importorskip("torchao.quantization")
-    configs = {
-        "int8": quantization.Int8WeightOnlyConfig(version=2),
-        "float8": quantization.Float8WeightOnlyConfig(),
-    }
-    for weights, config in configs.items():
-        linear = torch.nn.Linear(128, 64, bias=False, dtype=torch.bfloat16)
-        quantization.quantize_(model := torch.nn.Sequential(linear), config)
-        names, _ = model[0].weight.__tensor_flatten__()
-        assert packed_bytes(64, 128, weights) == sum(getattr(model[0].weight, name).nbytes for name in names)
+@pytest.mark.parametrize("weights", ["int8", "float8"])
+def test_light_weights_are_those_of_torchao(folder, weights):
+    pytest.importorskip("torchao")
+    light = bases.load_family(folder, CPU, torch.bfloat16, tuned=Tuning(weights=weights)).transformer
+    taken = sum(sum(part.nbytes for part in _parts(weight)) for weight in light.state_dict().values())
+    assert counted(outlined(folder), Tuning(weights=weights)).transformer == taken
+
+
+def _parts(weight: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that a weight of torchao is made of."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return [weight]
+    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
 def test_four_bits_come_in_groups_and_tiles():
