@@ -13,6 +13,7 @@ from infra.errors import EXIT_SOME_FAILED, UsageError
 from infra.options import with_options_of
 from infra.registry.cli import adapters_app, address
 from pipelines import tuning
+from pipelines.catalog.needs import Memory, Planned, needed
 from pipelines.exporting import export
 from pipelines.importing import import_
 
@@ -69,19 +70,22 @@ def apply(
             "--input",
             metavar="DIR|GLOB|TABLE",
             help="Images to edit: a folder or s3:// prefix, a quoted glob, or a Parquet or CSV table with a column"
-            " `uri` (and, for rows that want it otherwise, `before` and `after`, `adapter`, `seed`, `prompt`).",
+            " `uri` (and, for rows that want it otherwise, `before` and `after`, `adapter`, `seed`, `prompt`)."
+            " Required.",
+            callback=needed,
             rich_help_panel=CATALOG,
         ),
-    ],
+    ] = "",
     output: Annotated[
         str,
         typer.Option(
             "--output",
             metavar="DIR",
-            help="Gets images/, manifest/ and report.html.",
+            help="Gets images/, manifest/ and report.html. Required.",
+            callback=needed,
             rich_help_panel=CATALOG,
         ),
-    ],
+    ] = "",
     pair: Annotated[
         list[str] | None,
         typer.Option(
@@ -199,6 +203,8 @@ def apply(
         bool,
         typer.Option("--json", help="The summary as one JSON object on stdout.", rich_help_panel=OUTCOME),
     ] = False,
+    plan: Planned = False,
+    memory: Memory = None,
     **tuned: Any,
 ) -> None:
     """Edit a catalog the way a before/after pair shows, or a trained adapter.
@@ -209,9 +215,16 @@ def apply(
     from rich.console import Console
 
     from infra import settings as environment
+
+    settings, console = environment.from_environment(), Console()
+    if plan:
+        from pipelines.catalog import planning, planning_screen
+
+        fits = planning.plan(base or settings.base, adapter or (), address(registry), batch_size, memory or ())
+        _print_json(fits.told()) if as_json else planning_screen.show_plan(console, fits)
+        return
     from pipelines.catalog import forecast, job, publish, screen
 
-    settings = environment.from_environment()
     options = job.Options(
         pairs=list(zip((pair or [])[::2], (pair or [])[1::2], strict=True)),
         input=source,
@@ -234,7 +247,7 @@ def apply(
         price_per_hour=price_per_hour,
         tuned=tuning.options(**tuned),
     )
-    asides, console = Console(stderr=True), Console()
+    asides = Console(stderr=True)
     prepared = job.prepare(options, settings)
     if dry_run:
         with asides.status("Looking at the catalog"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.deploy import environment
-from infra.errors import EXIT_INTERRUPTED
+from infra.errors import EXIT_INTERRUPTED, UsageError
 from infra.jobs.cli import Address, cluster_at, tell
 from infra.options import with_options_of
 from pipelines.catalog import asking
@@ -59,6 +59,8 @@ def submit(
     """
     from infra.jobs import new_job_id
 
+    if asked["plan"]:
+        raise UsageError("--plan is no job. Run `edit-transfer apply --plan` where the GPU is, or with --memory.")
     jobs, job_id = cluster_at(address), new_job_id()
     seen = asking.seen_from_nodes(asked | {"yes": True}, job_id)
     if local := asking.local_places(seen):

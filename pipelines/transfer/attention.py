@@ -53,6 +53,8 @@ class Segment:
 
 def join(segments: Sequence[Segment]) -> Segment:
     """One segment with the tokens of all: several pairs are remembered together by joining their caches."""
+    if len(segments) == 1:
+        return segments[0]  # a copy would need the memory twice for a moment
     layers = zip(*(segment.layers for segment in segments), strict=True)
     return Segment(tuple((torch.cat([k for k, _ in kvs], 1), torch.cat([v for _, v in kvs], 1)) for kvs in layers))
 
@@ -72,7 +74,7 @@ class Slot:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: Attend) -> Tensor:
         """Attend to the remembered tokens, then to the pass's own (BSHD)."""
         if self.record:
-            self.written = (key, value)
+            self.written = (key, value.contiguous())  # a part of a wide projection would keep all of it
         if not self.each:
             return attention(query, *_extended(key, value, self.read))
         rows = zip(query.split(1), key.split(1), value.split(1), self.each, strict=True)

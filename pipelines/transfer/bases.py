@@ -57,15 +57,16 @@ class BaseSettings:
     rehearsal: tuple[str, ...]  # families of procedural scenes that it was trained on and adapters shall not spoil
 
 
-def find_base(base: str | Path | None) -> Path:
-    """The local folder of a base: the bundled one for None, a path, or a Hub id fetched into the Hub's cache.
+def find_base(base: str | Path | None, *, weights: bool = True) -> Path:
+    """The local folder of a base: the bundled one for None, a path, or a Hub id fetched into the Hub's cache, without
+    its weights if so asked.
 
     Raises:
         BaseNotFound: no such folder, the Hub does not give it, or its transformer or VAE is of an unknown class.
     """
     folder = BUNDLED if base is None else Path(base)
     if not folder.is_dir():
-        folder = _fetch(str(base))
+        folder = _fetch(str(base), weights)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise BaseNotFound(
@@ -73,6 +74,10 @@ def find_base(base: str | Path | None) -> Path:
             " diffusers folder with transformer, vae and scheduler, or a Hub id."
         )
     kind = KINDS.get(str(class_of(folder)))
+    if class_of(folder) is None:
+        raise BaseNotFound(
+            f"The base {folder.name} has no transformer/config.json that names a class. Copy it again, complete."
+        )
     if kind is None:
         raise BaseNotFound(
             f"The transformer of base {folder.name} is a {class_of(folder)}; known are {', '.join(KINDS)}."
@@ -102,13 +107,13 @@ def prompt_file(folder: Path) -> Path | None:
     return folder / PROMPT if (folder / PROMPT).is_file() else None
 
 
-def _fetch(hub_id: str) -> Path:
+def _fetch(hub_id: str, weights: bool) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
         raise BaseNotFound(f"There is no base at {hub_id}. Give a diffusers folder or a Hub id such as owner/name.")
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", PROMPT, *(f"{part}/*" for part in PARTS)]
+        patterns = ["*.json", PROMPT, *(f"{part}/*" for part in PARTS if weights)]
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # the Hub client raises many kinds: offline, unknown, gated
         raise BaseNotFound(
@@ -260,6 +265,29 @@ def skeleton(folder: Path) -> Any:
     model = _transformer_class(folder)
     with torch.device("meta"):
         return model.from_config(model.load_config(folder / "transformer"))
+
+
+def outline(folder: Path, dtype: torch.dtype) -> Family:
+    """A base without its weights, on the meta device: to run its passes there and see what they take.
+
+    Raises:
+        BaseNotFound: its configuration makes no models.
+    """
+    import diffusers
+
+    kind = KINDS[str(class_of(folder))]
+    vae_class = getattr(diffusers, kind.vae)
+    try:
+        transformer = skeleton(folder)
+        with torch.device("meta"):
+            vae = vae_class.from_config(vae_class.load_config(folder / "vae"))
+    except (OSError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
+        raise BaseNotFound(f"The configuration of base {folder.name} makes no model: {error}") from error
+    for model in (transformer, vae):
+        torch.nn.Module.to(model, dtype)  # that of diffusers warns of layers to keep, and here there are none
+        model.eval().requires_grad_(False)
+    vae.enable_slicing()
+    return kind.family(transformer, vae, diffusers.FlowMatchEulerDiscreteScheduler(), **_unusual(folder))
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:

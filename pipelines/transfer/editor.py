@@ -265,14 +265,18 @@ class Editor:
     def _edit_batch(
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
     ) -> list[Image.Image]:
+        tokens = self._denoised(images, grid, prefix, seeds, steps)
+        return to_images(self.family.decode(tokens, grid))
+
+    def _denoised(self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int) -> Tensor:
+        """Tokens of the results. The keys and values of the queries go when it returns, before anything is decoded."""
         plan = prefix.layout(grid)
         plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         velocity = passes.guided(self.family, plain)
         noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
         sigmas = self.family.sigmas(steps, plan.result.tokens)
         with tuning.step_cached(self.family.transformer, self.tuned.step_cache, steps, self.residuals):
-            tokens = denoise(velocity, noise, sigmas)
-        return to_images(self.family.decode(tokens, grid))
+            return denoise(velocity, noise, sigmas)
 
     def fit(self, image: Image.Image) -> Image.Image:
         """The image in RGB at the size at which it goes through the model."""

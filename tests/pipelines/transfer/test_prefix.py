@@ -163,3 +163,13 @@ def test_memory_grows_with_the_pairs(family, tokens):
     assert join(segments).nbytes == sum(s.nbytes for s in segments)
     assert segments[0].nbytes == 2 * layers * 32 * heads * channels * floats
     assert Memory(read=segments).slots == {}
+
+
+def test_what_is_remembered_keeps_nothing_else_in_memory(family, tokens):
+    """Values are a slice of one wide projection in FLUX.2's single-stream blocks."""
+    plan = layout(PAIRS, QUERY, "prefix")
+    with torch.no_grad():
+        segment = family.run_clean(tokens["query"], [plan.query])
+    storages = {id(s): s for layer in segment.layers for s in (tensor.untyped_storage() for tensor in layer)}
+    assert sum(storage.nbytes() for storage in storages.values()) == segment.nbytes
+    assert join([segment]) is segment
