@@ -1,6 +1,7 @@
 """The command `edit-transfer`. Sub-commands live with their package: a `cli.py` with `register(app)`."""
 
 import importlib
+import logging
 import signal
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ SUB_COMMANDS = (
     "serving.cli",
     "serving.access.cli",
 )
+
+TALKATIVE = ("torchao", "torch.utils._pytree", "diffusers.quantizers")  # as torchao is imported, in what a command says
 
 
 class Sentences(TyperGroup):
@@ -72,4 +75,6 @@ for module in SUB_COMMANDS:
 def main() -> None:
     """Run the command line, and exit with its code. SIGTERM stops a command as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for talkative in TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     app()

@@ -45,7 +45,7 @@ def show_rows(rows: list[Row], if_none: str) -> None:
         shown = (_minute(value) if key in ("at", "created") else _text(value) for key, value in row.items())
         table.add_row(*map(escape, shown))
     console = Console()
-    console.print(table, width=None if console.is_terminal else UNBROKEN)
+    (console if console.is_terminal else Console(width=UNBROKEN)).print(table)
 
 
 def show_history(rows: list[Row], if_none: str) -> None:

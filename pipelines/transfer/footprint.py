@@ -26,7 +26,7 @@ from pipelines.transfer.layout import Attention, Grid, compacted, working_size
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.sampler import euler_step
 from pipelines.transfer.tally import Tally, tallied
-from pipelines.transfer.tuning import INT4_GROUP, linear_layers
+from pipelines.transfer.tuning import INT4_GROUP, light_layers
 from pipelines.tuning import Tuning, Weights
 
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
@@ -231,9 +231,9 @@ def nbytes(module: nn.Module, recurse: bool = True) -> int:
 
 def layer_bytes(transformer: nn.Module, weights: Weights = "full") -> dict[str, int]:
     """What each module of a transformer takes by itself, without LoRA, its light layers as torchao keeps them."""
-    light = set(linear_layers(transformer)) if weights != "full" else ()
+    light = light_layers(transformer, weights)
     return {
-        name: _light_bytes(module, weights) if name in light else nbytes(module, recurse=False)
+        name: _light_bytes(module, light[name]) if name in light else nbytes(module, recurse=False)
         for name, module in transformer.named_modules()
         if MARK not in name
     }
@@ -257,8 +257,7 @@ def _padded(size: int, multiple: int) -> int:
 
 
 def _scratch(transformer: nn.Module, weights: Weights) -> int:
-    light = linear_layers(transformer) if weights != "full" else ()
-    return max((nbytes(transformer.get_submodule(name)) for name in light), default=0)
+    return max((nbytes(transformer.get_submodule(name)) for name in light_layers(transformer, weights)), default=0)
 
 
 def _on_gpu(layers: Mapping[str, int], offload: bool) -> int:

@@ -17,40 +17,50 @@ from infra.errors import UsageError
 from pipelines.transfer.attention import blocks_of
 from pipelines.tuning import StepCache, Tuning, Weights
 
-MODULATION = "norm"  # in the names of layers that see one row for a whole image: they stay as they are
+MODULATION = ".norm"  # in the names of layers that turn an image's noise level into modulations
 FLOAT8_PRODUCTS = (8, 9)  # compute capability from which a GPU multiplies in FP8
 INT4_GROUP = 128  # weights that share a scale
 GRAPHS = 64  # of one kind of block at most: passes, batches of one and of more, sizes static and dynamic are some 12
 
 
-def lighten(transformer: Any, weights: Weights, device: torch.device) -> None:
-    """Keep the weights of the blocks' linear layers in fewer bits, made on `device` layer by layer, so that they never
-    are there in full.
+def light_layers(transformer: nn.Module, weights: Weights) -> dict[str, Weights]:
+    """Which layers are kept in fewer bits, by name, and in how many: the linear ones of the blocks.
 
-    What belongs to an adapter, and what sees one row for a whole image, stays as it is.
+    Modulations see one row for a whole image and have no use for 4 bits or products in FP8; they are a quarter of
+    FLUX.1. What belongs to an adapter stays as it is.
+    """
+    if weights == "full":
+        return {}
+    modulating: Weights = "float8" if weights == "float8" else "int8"
+    return {
+        name: modulating if MODULATION in name else weights
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and "transformer_blocks." in name and ".lora_" not in name
+    }
+
+
+def lighten(transformer: Any, weights: Weights, device: torch.device) -> None:
+    """Keep `light_layers` in fewer bits, made on `device` layer by layer, so that they never are there in full.
 
     Raises:
         UsageError: torchao is not installed, or `device` cannot compute with such weights.
     """
-    if weights == "full":
-        return
-    layers = frozenset(linear_layers(transformer))
-    config = _torchao_config(weights, device)
+    layers = light_layers(transformer, weights)
+    for modulating in (False, True) if layers else ():
+        chosen = {name for name in layers if (MODULATION in name) == modulating}
+        if chosen:
+            _quantise(transformer, chosen, layers[next(iter(chosen))], device, products=not modulating)
+
+
+def _quantise(transformer: Any, layers: set[str], weights: Weights, device: torch.device, products: bool) -> None:
+    config = _torchao_config(weights, device, products)
     from torchao.quantization import quantize_
 
     quantize_(transformer, config, filter_fn=lambda _, name: name in layers, device=device)
 
 
-def linear_layers(transformer: nn.Module) -> list[str]:
-    """Names of the layers that `lighten` makes light."""
-    return [
-        name
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and "transformer_blocks." in name and MODULATION not in name
-    ]
-
-
-def _torchao_config(weights: Weights, device: torch.device) -> Any:
+def _torchao_config(weights: Weights, device: torch.device, products: bool) -> Any:
+    """With `products`, a GPU that can multiplies in FP8, else weights alone are light."""
     try:
         from torchao import quantization
     except ImportError:
@@ -60,7 +70,7 @@ def _torchao_config(weights: Weights, device: torch.device) -> Any:
     if weights == "int8":
         return quantization.Int8WeightOnlyConfig(version=2)
     if weights == "float8":
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT8_PRODUCTS:
+        if products and device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT8_PRODUCTS:
             return quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
         return quantization.Float8WeightOnlyConfig()
     if device.type != "cuda":

@@ -22,6 +22,7 @@ from pipelines.transfer.footprint import (
 )
 from pipelines.transfer.layout import Attention
 from pipelines.transfer.passes import remember
+from pipelines.transfer.tuning import light_layers
 from pipelines.tuning import Tuning
 from tests.tiny import make_tiny_base, make_tiny_flux1
 from training.fit.lora import LoraWeights
@@ -93,12 +94,14 @@ def test_batches_grow_evenly(folder, loaded, monkeypatch):
     assert sums == sorted(sums) and told.largest(told.at(5), 64) == 5 and told.largest(told.at(1) - 1, 64) == 0
 
 
-def test_quantised_are_the_linear_layers_of_the_blocks_but_modulations(folder):
+def test_quantised_are_the_linear_layers_of_the_blocks_and_modulations_have_8_bits(folder):
     transformer = bases.skeleton(folder).bfloat16()
     full, light = layer_bytes(transformer), layer_bytes(transformer, "int8")
     shrunk = {name for name in full if light[name] < full[name]}
-    assert shrunk and all("transformer_blocks." in name and ".norm" not in name for name in shrunk)
-    assert "transformer_blocks.0.attn.to_q" in shrunk
+    assert "transformer_blocks.0.attn.to_q" in shrunk and all("transformer_blocks." in name for name in shrunk)
+    bits = light_layers(transformer, "int4")
+    assert shrunk == set(bits) and {bits[name] for name in bits if ".norm" in name} <= {"int8"}
+    assert {bits[name] for name in bits if ".norm" not in name} == {"int4"}
 
 
 @pytest.mark.parametrize("weights", ["int8", "float8"])

@@ -16,7 +16,7 @@ from infra.errors import BaseNotFound, UsageError
 from pipelines.transfer import Editor, Lora, Tuning
 from pipelines.transfer.attention import blocks_of
 from pipelines.transfer.family import Prompt
-from pipelines.transfer.tuning import compile_blocks, linear_layers
+from pipelines.transfer.tuning import compile_blocks, light_layers
 from tests.tiny import CONTEXT, POOLED, make_tiny_base, make_tiny_flux1, tiny_transformer, tiny_transformer1
 from training.fit.lora import LoraWeights, save
 
@@ -63,8 +63,8 @@ def lora(folder, tmp_path_factory):
 @pytest.mark.parametrize("weights", ["int8", "float8"])
 def test_light_weights_take_a_quarter_of_float32_and_change_little(folder, lora, weights):
     full, light = Editor.load(folder), Editor.load(folder, tuned=Tuning(weights=weights))
-    names = linear_layers(full.family.transformer)
-    assert len(names) > 20 and not [name for name in names if "norm" in name]
+    names = light_layers(full.family.transformer, weights)
+    assert len(names) > 20 and set(names.values()) == {weights}
     taken = {editor: sum(_nbytes(editor.family.transformer.get_submodule(name).weight) for name in names)
              for editor in (full, light)}  # fmt: skip
     assert 0.24 < taken[light] / taken[full] < 0.27  # one scale a row beside a byte a weight
