@@ -12,11 +12,12 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving
+from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving, tuning
 
 BENCHMARKS = {
     "attention": attention.run,
     "compact": compact.run,
+    "tuning": tuning.run,
     "fitting": fitting.run,
     "job": job.run,
     "memory": memory.run,
