@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -133,10 +134,10 @@ def overhead() -> None:
             assert answer.status_code == 200, answer.text
 
         for steps in (2, 8, 28):
-            works = {
-                "bare": lambda steps=steps: editor.edit([query], prefix, seeds=[1], steps=steps),
-                "asked": lambda steps=steps: post("/v1/transfers", adapter="shop", steps=str(steps), seed="1"),
-                "echo": lambda: post("/echo/"),
+            works: dict[str, Callable[[], object]] = {
+                "bare": partial(editor.edit, [query], prefix, seeds=[1], steps=steps),
+                "asked": partial(post, "/v1/transfers", adapter="shop", steps=str(steps), seed="1"),
+                "echo": partial(post, "/echo/"),
             }
             took = _in_turn(works, 25)
             print(

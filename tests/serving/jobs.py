@@ -74,7 +74,7 @@ def app_for(config: JobsConfig, cluster: Any) -> FastAPI:
 
     @app.exception_handler(EditTransferError)
     async def answer(_request: Request, error: EditTransferError) -> JSONResponse:
-        told = {"code": error.code, "message": str(error), "param": getattr(error, "param", None)}
+        told = {"code": error.code, "message": str(error), "param": error.param}
         return JSONResponse({"error": told}, error.http_status)
 
     return app
