@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ def _start(cpus: float, address: str | None, dashboard: bool) -> str | None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if dashboard and not address:  # `python` is this one for its jobs, whether its environment is activated or not
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with _native_stderr_closed(), _own_answer_to_sigterm():
+    with _native_stderr_closed(), _own_answer_to_sigterm(), _free_agent_port():
         try:
             context = ray.init(
                 address or "local",
@@ -127,6 +128,20 @@ def _own_answer_to_sigterm() -> Iterator[None]:
     finally:
         if callable(kept) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """What takes jobs on a machine listens on port 52365, and `ray.init` cannot be told another: where a second Ray
+    found it taken, it would take no jobs."""
+    from ray._private import parameter
+
+    usual: Any = parameter.RayParams
+    parameter.RayParams = partial(usual, dashboard_agent_listen_port=0)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = usual  # type: ignore[misc]
 
 
 def cores() -> int:

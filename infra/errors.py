@@ -34,6 +34,10 @@
 Messages are sentences for the person who typed the command: what happened, where, and what to do about it.
 """
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 EXIT_OK = 0
 EXIT_BROKEN = 1
 EXIT_USAGE = 2
@@ -44,9 +48,13 @@ EXIT_INTERRUPTED = 130
 
 
 class EditTransferError(Exception):
-    """Anything raised on purpose: `code` is for machines and stays, the message is for people."""
+    """Anything raised on purpose: `code` is for machines and stays, the message is for people.
+
+    `param` names the field of a request that it is about, where there is one.
+    """
 
     code: str = "internal"
+    param: str | None = None
     exit_code: int = EXIT_BROKEN
     http_status: int = 500
 
@@ -139,7 +147,7 @@ class JobNotFound(UsageError):
 
 
 class RequestError(UsageError):
-    """The endpoint cannot do what a request asks for. `param` names the field of the request, where there is one."""
+    """The endpoint cannot do what a request asks for."""
 
     code = "invalid_request"
 
@@ -262,3 +270,16 @@ class ImageError(EditTransferError):
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return type(self), (str(self), self.code)
+
+
+@contextmanager
+def about(param: str) -> Iterator[None]:
+    """Errors of the block for which a request is to blame are about this field of it, unless they name one."""
+    try:
+        yield
+    except EditTransferError as error:
+        if error.param or error.http_status >= 500:
+            raise
+        named = copy.copy(error)  # others, who asked for the same under other names, may have got this very error
+        named.param = param
+        raise named from error

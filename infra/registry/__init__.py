@@ -1,6 +1,7 @@
 """Adapters, published once and for ever: append-only objects in a store, with no server to run.
 
     publish, resolve, fetch, read_file          make a version, find one, use it
+    mark                                        ask often whether a name still means what it meant
     promote, rollback, history, aliases         say which version a name means
     versions, names, delete, collect            look around, tidy up
     lease                                       be the only one at some work
@@ -18,7 +19,7 @@ from infra.registry.moves import Move, aliases, history, promote, rollback
 from infra.registry.publishing import publish
 from infra.registry.reading import Version, names, versions
 from infra.registry.removal import delete
-from infra.registry.resolving import resolve
+from infra.registry.resolving import mark, resolve
 from infra.registry.twins import BaseRef, Twin, are_twins, declare, twins, withdraw
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "fetch",
     "history",
     "lease",
+    "mark",
     "names",
     "promote",
     "publish",

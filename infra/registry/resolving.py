@@ -1,7 +1,7 @@
 """From a ref to one immutable version."""
 
 from infra.errors import AdapterDamaged, AdapterNotFound
-from infra.registry import layout, moves, reading
+from infra.registry import layout, log, moves, reading
 from infra.registry.moves import Move
 from infra.registry.reading import Version
 
@@ -27,6 +27,19 @@ def resolve(registry: str, ref: str) -> Version:
     if newest is None:
         raise reading.not_found(registry, name)
     return newest
+
+
+def mark(registry: str, ref: str) -> tuple[int, ...]:
+    """Changes whenever `ref` is promoted or rolled back, or, a bare name without production, published: one listing,
+    for those who ask often whether `resolve` would still give what it gave. Deletions do not show in it.
+
+    Raises RegistryError for a ref that cannot be one.
+    """
+    name, number, alias = layout.parsed(ref)
+    if number is not None:
+        return ()
+    moved = log.numbers(layout.alias_uri(registry, name, alias or layout.PRODUCTION))
+    return tuple(moved[-1:]) if moved or alias else tuple(reading.numbers(registry, name))
 
 
 def _promoted(registry: str, name: str, alias: str, move: Move) -> Version:

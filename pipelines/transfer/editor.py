@@ -163,7 +163,7 @@ class Editor:
         prompt = suited(prompt_embeds, self.family.silence)
         if self.distilled:  # guidance was distilled into it
             prompt = replace(prompt, negative=None, guidance=1.0)
-        return prompt.to(self.family.device, self.family.transformer.dtype)
+        return prompt.to(self.family.device, self.family.dtype)
 
     @staticmethod
     def revision_of(base: str | Path | None) -> str:

@@ -72,6 +72,9 @@ class Family(Protocol):
 
     `prompt` is the text in use and `silence` what it is without any. `per_image` names the modules of the transformer
     whose last input has a row for every image and not one for every token (see `mixture.Mixture`).
+
+    `device` and `dtype` are those of the transformer as it came: diffusers walks all modules to tell them, at every
+    call, and with many LoRAs in a transformer that takes longer than its pass.
     """
 
     transformer: Any  # a model of diffusers, with our attention processors
@@ -79,12 +82,11 @@ class Family(Protocol):
     scheduler: Any
     prompt: Prompt
     per_image: tuple[str, ...]
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def silence(self) -> Prompt: ...
-
-    @property
-    def device(self) -> torch.device: ...
 
     @property
     def channels(self) -> int:

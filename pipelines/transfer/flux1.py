@@ -54,6 +54,7 @@ class Flux1:
     ) -> None:
         install(transformer)
         self.transformer = transformer
+        self.device, self.dtype = transformer.device, transformer.dtype
         self.vae = vae
         self.scheduler = scheduler
         self.prompt = suited(prompt, self.silence)
@@ -65,10 +66,6 @@ class Flux1:
     def silence(self) -> Prompt:
         config = self.transformer.config
         return Prompt(torch.zeros(1, 0, config.joint_attention_dim), torch.zeros(1, config.pooled_projection_dim))
-
-    @property
-    def device(self) -> torch.device:
-        return self.transformer.device
 
     @property
     def channels(self) -> int:
@@ -86,13 +83,13 @@ class Flux1:
 
     def encode(self, images_B3HW: Tensor) -> Tensor:
         """Images in [-1, 1] to clean tokens BSC; each panel on its own, so that nothing leaks between panels."""
-        images, config = images_B3HW.to(self.vae.device, self.vae.dtype), self.vae.config
+        images, config = images_B3HW.to(next(self.vae.parameters())), self.vae.config
         latents = (self.vae.encode(images).latent_dist.mode() - config.shift_factor) * config.scaling_factor
         return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
 
     def decode(self, tokens_BSC: Tensor, grid: Grid) -> Tensor:
         """Tokens to images B3HW in [-1, 1]."""
-        patches = tokens_BSC.to(self.vae.dtype).transpose(1, 2).unflatten(2, grid).contiguous()
+        patches = tokens_BSC.to(next(self.vae.parameters())).transpose(1, 2).unflatten(2, grid).contiguous()
         config = self.vae.config
         latents = F.pixel_shuffle(patches, 2) / config.scaling_factor + config.shift_factor
         return self.vae.decode(latents).sample.clamp(-1, 1)
@@ -161,9 +158,9 @@ class Flux1:
         pooled = self.prompt.pooled_1P
         assert pooled is not None  # `suited` saw to it
         return model(
-            hidden_states=tokens.to(self.device, model.dtype),
-            encoder_hidden_states=text.to(self.device, model.dtype).expand(batch, -1, -1),
-            pooled_projections=pooled.to(self.device, model.dtype).expand(len(t), -1),
+            hidden_states=tokens.to(self.device, self.dtype),
+            encoder_hidden_states=text.to(self.device, self.dtype).expand(batch, -1, -1),
+            pooled_projections=pooled.to(self.device, self.dtype).expand(len(t), -1),
             timestep=t.to(self.device),
             img_ids=self.ids(panels).to(self.device),
             txt_ids=self.text_ids(panels[0]).expand(text.shape[1], -1).to(self.device),

@@ -48,6 +48,7 @@ class Flux2:
     ) -> None:
         install(transformer)
         self.transformer = transformer
+        self.device, self.dtype = transformer.device, transformer.dtype
         self.vae = vae
         self.scheduler = scheduler
         self.prompt = suited(prompt, self.silence)
@@ -55,10 +56,6 @@ class Flux2:
     @property
     def silence(self) -> Prompt:
         return Prompt(torch.zeros(1, 0, self.transformer.config.joint_attention_dim))
-
-    @property
-    def device(self) -> torch.device:
-        return self.transformer.device
 
     @property
     def channels(self) -> int:
@@ -76,7 +73,7 @@ class Flux2:
 
     def encode(self, images_B3HW: Tensor) -> Tensor:
         """Images in [-1, 1] to clean tokens BSC; each panel on its own, so that nothing leaks between panels."""
-        images = images_B3HW.to(self.vae.device, self.vae.dtype)
+        images = images_B3HW.to(next(self.vae.parameters()))
         latents = self.vae.encode(images).latent_dist.mode()
         mean, deviation = self._statistics(latents)
         patches = (F.pixel_unshuffle(latents, 2) - mean) / deviation
@@ -84,7 +81,7 @@ class Flux2:
 
     def decode(self, tokens_BSC: Tensor, grid: Grid) -> Tensor:
         """Tokens to images B3HW in [-1, 1]."""
-        patches = tokens_BSC.to(self.vae.dtype).transpose(1, 2).unflatten(2, grid).contiguous()
+        patches = tokens_BSC.to(next(self.vae.parameters())).transpose(1, 2).unflatten(2, grid).contiguous()
         mean, deviation = self._statistics(patches)
         latents = F.pixel_shuffle(patches * deviation + mean, 2)
         return self.vae.decode(latents).sample.clamp(-1, 1)
@@ -138,8 +135,8 @@ class Flux2:
         text_ids[:, 3] = torch.arange(prompt.shape[1])
         guidance = torch.full_like(t, GUIDANCE) if model.config.guidance_embeds else None
         return model(
-            hidden_states=tokens.to(self.device, model.dtype),
-            encoder_hidden_states=prompt.to(self.device, model.dtype).expand(batch, -1, -1),
+            hidden_states=tokens.to(self.device, self.dtype),
+            encoder_hidden_states=prompt.to(self.device, self.dtype).expand(batch, -1, -1),
             timestep=t.to(self.device),
             img_ids=self.ids(panels).to(self.device),
             txt_ids=text_ids.to(self.device),

@@ -9,7 +9,7 @@ does not pass them on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -30,7 +30,8 @@ class Mixture:
     def __init__(self, family: Family) -> None:
         self.transformer: nn.Module = family.transformer
         self._names: list[str] | None = None
-        self._hooked: WeakSet[nn.Module] = WeakSet()
+        self._alike = False  # one adapter for all images
+        self._hooked: WeakSet[Any] = WeakSet()  # LoRA layers
         for name in family.per_image:
             module = self.transformer.get_submodule(name)
             module.forward = self._image_by_image(module.forward)
@@ -48,13 +49,30 @@ class Mixture:
     def worn(self, names: Sequence[str | None]) -> Iterator[None]:
         """While the block lasts, the images of a batch wear these adapters, None for none."""
         self._names = [name or BARE for name in names]
+        self._alike = len(set(self._names)) == 1 and self._names[0] != BARE
         try:
-            yield
+            with self._active(self._names[0]) if self._alike else nullcontext():
+                yield
         finally:
             self._names = None
 
+    @contextmanager
+    def _active(self, name: str) -> Iterator[None]:
+        """One adapter for all images: PEFT's usual way, which copies no rows to and fro. Its own `set_adapter` would go
+        through the weights of all adapters that hang there."""
+        layers = [(layer, layer._active_adapter) for layer in self._hooked]
+        try:
+            for layer, _ in layers:
+                layer._active_adapter = name
+            yield
+        finally:
+            for layer, before in layers:
+                layer._active_adapter = before
+
     def _name(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        return None if self._names is None else (args, kwargs | {"adapter_names": self._names})
+        if self._names is None or self._alike:
+            return None
+        return args, kwargs | {"adapter_names": self._names}
 
     def _image_by_image(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*inputs: Tensor | None, **more: Tensor | None) -> Any:

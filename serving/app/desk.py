@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from infra.errors import RequestError
+from infra.errors import RequestError, about
 from pipelines import adapters, codec
 from pipelines.adapters import Worn
-from pipelines.catalog.variants import decoded_pair
+from pipelines.catalog.variants import decoded, decoded_pair
 from pipelines.catalog.work import recipe_of, sha256
 from pipelines.restore import Draft, finished
 from pipelines.texts import Texts
@@ -34,9 +34,21 @@ MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fields:
+    """What a request calls its parts, for errors to name them; {} in those of a pair is its place among the pairs."""
+
+    query: str = "query"
+    adapter: str = "adapter"
+    pairs: str = "before"
+    before: str = "before"
+    after: str = "after"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ask:
     """What a request asks for. Files are bytes, `pairs` inline ones; `count` results with seeds that follow.
 
+    fields   where in the request it is
     size     (width, height) of the results, None for the query's own
     format   of the results, None for the query's own
     restore  results in full resolution, with the query's untouched pixels
@@ -46,6 +58,7 @@ class Ask:
     query: bytes
     seconds: float
     began: float
+    fields: Fields = Fields()
     pairs: Sequence[tuple[bytes, bytes]] = ()
     adapter: str | None = None
     scale: float = 1.0
@@ -101,21 +114,25 @@ class Desk:
 
         Raises AdapterNotFound, AdapterDamaged, UsageError, PairError, ImageError, StoreUnavailable.
         """
-        worn = await self.directory.find(ask.adapter, ask.scale) if ask.adapter else None
-        own = adapters.exemplar_digests([worn]) if worn else []
+        with about(ask.fields.adapter):
+            worn = await self.directory.find(ask.adapter, ask.scale) if ask.adapter else None
+            own = adapters.exemplar_digests([worn]) if worn else []
+            exemplars = await self._exemplars_of(worn) if worn and ask.pairs else ()
         if not own and not ask.pairs:
-            raise RequestError(_no_pairs(worn), "pairs")
-        header = await self.aside(lambda: codec.read_header(ask.query, self.max_pixels))
-        exemplars = await self._exemplars_of(worn) if worn and ask.pairs else ()
+            raise RequestError(_no_pairs(worn), ask.fields.pairs)
+        with about(ask.fields.query):
+            header = await self.aside(lambda: codec.read_header(ask.query, self.max_pixels))
         async with self._room.taken(header.width * header.height):
             yield await self.aside(lambda: self._order(ask, worn, own, exemplars))
 
     def _order(self, ask: Ask, worn: Worn | None, own: Sequence[tuple[str, str]], exemplars: Pairs) -> Order:
-        photo = codec.decode(ask.query, self.max_pixels)
+        with about(ask.fields.query):
+            photo = codec.decode(ask.query, self.max_pixels)
+            query = self._fit(photo.image)
         shown = tuple((sha256(before), sha256(after)) for before, after in ask.pairs)
-        pairs = exemplars + self._decoded([(f"pair {number}", *pair) for number, pair in enumerate(ask.pairs, 1)])
+        pairs = exemplars + tuple(self._inline(ask.fields, at, pair) for at, pair in enumerate(ask.pairs))
         work = Work(
-            query=self._fit(photo.image),
+            query=query,
             seed=0,
             worn=worn,
             pairs=pairs,
@@ -158,6 +175,15 @@ class Desk:
         if len(self._exemplars) > EXEMPLARS_KEPT:
             self._exemplars.popitem(last=False)
         return self._exemplars[digest]
+
+    def _inline(self, fields: Fields, at: int, pair: tuple[bytes, bytes]) -> tuple[Image.Image, Image.Image]:
+        names = fields.before.format(at), fields.after.format(at)
+        images = []
+        for name, data in zip(names, pair, strict=True):
+            with about(name):
+                images.append(decoded(f"pair {at + 1}", data, self.max_pixels))
+        with about(names[1]):
+            return self._fitted((images[0], images[1]))
 
     def _decoded(self, files: Sequence[tuple[str, bytes, bytes]]) -> Pairs:
         return tuple(self._fitted(decoded_pair(file, self.max_pixels)) for file in files)

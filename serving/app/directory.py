@@ -1,6 +1,8 @@
-"""Which version a ref means now: the registry, looked at about once a second however many ask.
+"""Which version a ref means now: never what it meant before it was asked for.
 
-Where the registry does not answer, a ref goes on meaning what it meant, and `trouble` says so.
+Whoever asks waits for a look at the registry that begins after that, and shares it with all who came in the meantime.
+Mostly it is one listing, which shows that an alias has not moved. Where the registry does not answer, a ref goes on
+meaning what it meant, and `trouble` says so.
 """
 
 import asyncio
@@ -28,12 +30,15 @@ FIXED_FRESH = 60.0  # seconds; `name@3` can only disappear
 LIST_FRESH = 5.0  # seconds
 PATIENCE = 2.0  # seconds a request waits for a registry that is slow, if it can do without
 PAUSE = 1.0  # seconds after a look that failed, before the next
-THREADS = 4
+THREADS = 8
 
 
 @dataclass(frozen=True)
 class _Known:
+    """What a ref means. `mark` was taken before `version` was read, and that at `at`."""
+
     version: Version
+    mark: tuple[int, ...]
     at: float
 
 
@@ -41,14 +46,16 @@ class Directory:
     """The registry as one process sees it. `trouble` is a sentence while it does not answer, else None."""
 
     def __init__(
-        self, address: str, revision: str, fresh: float = 1.0, clock: Callable[[], float] = time.monotonic
+        self, address: str, revision: str, fresh: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`revision` of the base that adapters must be for, or for its twin; `fresh`: seconds an alias may lag."""
+        """`revision` of the base that adapters must be for, or for its twin; `fresh`: seconds for which an alias that
+        has not moved needs no other look than that."""
         self.address = address
         self.trouble: str | None = None
         self._revision, self._fresh, self._clock = revision, fresh, clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._looks: dict[str, asyncio.Task[Version]] = {}
+        self._looking: dict[str, asyncio.Task[Version]] = {}
+        self._next: dict[str, asyncio.Task[Version]] = {}  # looks that have not begun
         self._not_before = clock()
         self._threads = ThreadPoolExecutor(THREADS, "registry")
         self._listing = asyncio.Lock()
@@ -66,7 +73,7 @@ class Directory:
     async def look(self, question: Callable[..., T], *arguments: object) -> T:
         """Ask the registry something else, `question(address, ...)`, off the event loop."""
         answer = await self._in_thread(lambda: self._answered(lambda: question(self.address, *arguments)))
-        self.trouble = None
+        self._heard()
         return answer
 
     async def listed(self, question: Callable[[str], T]) -> T:
@@ -91,21 +98,27 @@ class Directory:
 
     async def _version(self, ref: str) -> Version:
         known, now = self._known.get(ref), self._clock()
-        if known and (now - known.at <= self._freshness(ref) or now < self._not_before):
+        if known and (now < self._not_before or (_is_fixed(ref) and now - known.at <= FIXED_FRESH)):
             return known.version
-        look = self._looks.get(ref)
+        look = self._next.get(ref)
         if look is None:
-            look = self._looks[ref] = asyncio.create_task(self._look(ref))
+            look = self._next[ref] = asyncio.create_task(self._look(ref, self._looking.get(ref)))
             look.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
         await asyncio.wait({look}, timeout=PATIENCE if known else None)
+        if known and not look.done():
+            self._note(TimeoutError(f"no answer in {PATIENCE:g} seconds"))
         if known and (not look.done() or isinstance(look.exception(), StoreUnavailable)):
             return known.version
         return look.result()
 
-    async def _look(self, ref: str) -> Version:
-        began = self._clock()
+    async def _look(self, ref: str, before: asyncio.Task[Version] | None) -> Version:
+        """What a ref means, looked up once the look before is over: until then others may join this one."""
+        if before:
+            await asyncio.wait({before})
+        self._looking[ref] = self._next.pop(ref)
+        known, began = self._known.get(ref), self._clock()
         try:
-            version = await self._in_thread(lambda: self._answered(lambda: self._fitting(ref)))
+            found = await self._in_thread(lambda: self._answered(lambda: self._found(ref, known, began)))
         except StoreUnavailable as error:
             self._note(error)
             raise
@@ -113,18 +126,21 @@ class Directory:
             self._known.pop(ref, None)  # deleted, damaged, or not for this base
             raise
         finally:
-            del self._looks[ref]
-        self.trouble = None
-        self._known[ref] = _Known(version, began)
+            del self._looking[ref]
+        self._heard()
+        self._known[ref] = found
         self._known.move_to_end(ref)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
-        return version
+        return found.version
 
-    def _fitting(self, ref: str) -> Version:
+    def _found(self, ref: str, known: _Known | None, now: float) -> _Known:
+        mark = registry.mark(self.address, ref)
+        if known and known.mark == mark and now - known.at <= self._fresh:
+            return known
         version = registry.resolve(self.address, ref)
         adapters.check_fit(self.address, version, self._revision)
-        return version
+        return _Known(version, mark, now)
 
     def _answered(self, question: Callable[[], T]) -> T:
         """An answer of a registry that is there: the folder of a disk that is not mounted only looks empty."""
@@ -137,16 +153,20 @@ class Directory:
     def _is_there(self) -> bool:
         return store.scheme_of(self.address) != "file" or Path(store.local_path(self.address)).is_dir()
 
+    def _heard(self) -> None:
+        self.trouble, self._not_before = None, self._clock()
+
     def _note(self, error: BaseException) -> None:
         log.warning("The registry does not answer: %s", error)
         self.trouble = "The registry does not answer; adapters that were used before go on being served."
         self._not_before = self._clock() + PAUSE
 
-    def _freshness(self, ref: str) -> float:
-        return FIXED_FRESH if layout.parsed(ref)[1] is not None else self._fresh
-
     async def _in_thread(self, question: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, question)
+
+
+def _is_fixed(ref: str) -> bool:
+    return layout.parsed(ref)[1] is not None
 
 
 def _probe(address: str) -> None:

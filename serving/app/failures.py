@@ -10,14 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from infra.errors import AdapterNotFound, EditTransferError, ImageError
+from infra.errors import EditTransferError
 from serving.app.replicas import retry_after
 
 log = logging.getLogger(__name__)
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
-PARAMS: dict[type, str] = {ImageError: "image", AdapterNotFound: "model"}
 STORE_ADDRESS = re.compile(r"\b(?:s3|file|memory)://[^\s,;'\"]+")
 LOCAL_PATH = re.compile(r"(?<![\w/:.<])/(?!v1/)[\w.@+-]+(?:/[\w.@+-]+)+/?")
 
@@ -62,10 +61,9 @@ class Failures:
     def _read(self, error: Exception) -> tuple[int, str, str | None, str | None]:
         ours = error if isinstance(error, EditTransferError) else error.__cause__
         if isinstance(ours, EditTransferError) and (ours is error or isinstance(error, HTTPException)):
-            param = getattr(ours, "param", None) or PARAMS.get(type(ours))
             if type(ours).http_status == 500:
                 log.error("A request failed: %s", ours)
-            return ours.http_status, self._public(str(ours)), param, ours.code
+            return ours.http_status, self._public(str(ours)), ours.param, ours.code
         if isinstance(error, RequestValidationError):
             return 400, *_first(error), "invalid_request"
         if isinstance(error, HTTPException):

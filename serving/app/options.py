@@ -52,7 +52,7 @@ class Options(BaseModel):
     )
     max_queued: int = Field(default=64, ge=1, description="requests that wait for a replica; the next gets 429")
     drain_seconds: float = Field(default=120, gt=0, description="requests under way are given when a replica is to end")
-    watch_seconds: float = Field(default=1, ge=0, description="after which an alias is looked up again")
+    watch_seconds: float = Field(default=5, ge=0, description="for which an alias that has not moved is not read again")
     jobs: str | None = Field(default=None, description="dashboard of the cluster that runs jobs; None: as settings say")
     job_prefixes: tuple[str, ...] = Field(default=(), description="where jobs may read and write; none: no jobs")
     webhooks: tuple[str, ...] = Field(default=(), description="URLs below which webhooks may go")

@@ -25,6 +25,7 @@ from infra.errors import (
     NoSuchThing,
     RequestError,
     UsageError,
+    about,
 )
 from infra.jobs import Job, Jobs, new_job_id
 from pipelines.catalog import asking
@@ -126,7 +127,8 @@ class Desk:
             if not caller.key_id:
                 raise RequestError("webhook: it is signed with the secret of a key, so a key is needed.", "webhook")
         for ref in refs:
-            registry.resolve(self.config.registry, ref.partition(":")[0])
+            with about("adapter"):
+                registry.resolve(self.config.registry, ref.partition(":")[0])
         return asked
 
     def _source(self, caller: Caller, address: str) -> str:

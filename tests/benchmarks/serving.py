@@ -4,8 +4,9 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -106,13 +107,14 @@ def again() -> None:
 
 
 def overhead() -> None:
-    """One request at a time over HTTP, in turn with a bare edit that has its pair remembered."""
+    """One request at a time over HTTP, in turn with a bare edit that has its pair remembered, and with Serve alone."""
     import requests
     import torch
     from ray import serve
 
     from infra import cluster
     from serving.app import Options, build
+    from tests.benchmarks import echo
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, cluster.connected(2):
@@ -123,25 +125,38 @@ def overhead() -> None:
         worn = [Worn(version)]
         editor = Editor.load(adapter=adapters.loras(worn, Path(folder, "cache")))
         prefix = editor.remember([decoded_pair(file, 10**6) for file in adapters.exemplars(worn)])
+        serve.run(echo.application(), name="echo", route_prefix="/echo")
         query, session = picture(1, (256, 256)), requests.Session()
+        file = png(query)  # a client has the file already
+
+        def post(route: str, **form: str) -> None:
+            answer = session.post(f"http://localhost:{PORT}{route}", files={"query": file}, data=form)
+            assert answer.status_code == 200, answer.text
+
         for steps in (2, 8, 28):
-            bare, asked = [], []
-            for _ in range(15):
-                began = time.perf_counter()
-                editor.edit([query], prefix, seeds=[1], steps=steps)
-                bare.append(time.perf_counter() - began)
-                began = time.perf_counter()
-                answer = session.post(
-                    f"http://localhost:{PORT}/v1/transfers",
-                    files={"query": png(query)},
-                    data={"adapter": "shop", "steps": str(steps), "seed": "1"},
-                )
-                asked.append(time.perf_counter() - began)
-                assert answer.status_code == 200, answer.text
+            works: dict[str, Callable[[], object]] = {
+                "bare": partial(editor.edit, [query], prefix, seeds=[1], steps=steps),
+                "asked": partial(post, "/v1/transfers", adapter="shop", steps=str(steps), seed="1"),
+                "echo": partial(post, "/echo/"),
+            }
+            took = _in_turn(works, 25)
             print(
-                f"{steps} steps: {np.median(asked) / np.median(bare):.2f} of the {np.median(bare) * 1000:.0f} ms bare"
+                f"{steps} steps: {took['asked'] / took['bare']:.2f} of the {took['bare'] * 1000:.0f} ms bare; an app"
+                f" that only sends back what it was sent, through as many processes, would make it"
+                f" {1 + took['echo'] / took['bare']:.2f}"
             )
         serve.shutdown()
+
+
+def _in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each; the first round does not count."""
+    took: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(1 + rounds):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            took[name].append(time.perf_counter() - began)
+    return {name: float(np.median(each[1:])) for name, each in took.items()}
 
 
 def registered() -> None:

@@ -28,6 +28,19 @@ def test_usage_errors_stop_a_job_and_image_errors_do_not():
     assert errors.ImageError.exit_code == 3 and errors.LeaseHeld.exit_code == 5
 
 
+def test_an_error_is_about_one_field_for_one_request_and_about_another_for_the_next():
+    shared = errors.ImageError("Too small.", "too_small")
+    told = []
+    for name in ("query", "image"):
+        with pytest.raises(errors.ImageError) as raised, errors.about("both"), errors.about(name):
+            raise shared
+        told.append((raised.value.param, raised.value.code, str(raised.value)))
+    assert told == [("query", "too_small", "Too small."), ("image", "too_small", "Too small.")]
+    with pytest.raises(errors.StoreUnavailable) as raised, errors.about("adapter"):
+        raise errors.StoreUnavailable("Gone.")
+    assert raised.value.param is None
+
+
 def test_errors_keep_code_and_sentence_on_their_way_between_processes():
     back = pickle.loads(pickle.dumps(errors.ImageError("Too small.", "too_small")))
     assert (str(back), back.code) == ("Too small.", "too_small")

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from infra import registry
 from serving.app import Options, build
 from serving.app.options import Limits
+from serving.jobs import JobsConfig
 from tests.serving.adapters import publish
+from tests.serving.doors import Clock
+from tests.serving.jobs import Cluster, app_for
 
 BODY, UPLOAD = 4 * 2**20, 2.0
 MINUTES_OF_STEPS = 1_000_000
@@ -72,6 +76,47 @@ def png(scene: Callable[..., Image.Image]) -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return make
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> JobsConfig:
+    """Of an app with nothing but jobs."""
+    return JobsConfig(
+        serving=str(tmp_path / "serving"),
+        registry=str(tmp_path / "registry"),
+        prefixes=("s3://shop", str(tmp_path)),
+        webhooks=("https://shop.example/hooks",),
+    )
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def client(config: JobsConfig, cluster: Cluster) -> Iterator[TestClient]:
+    with TestClient(app_for(config, cluster)) as client:
+        yield client
+
+
+@pytest.fixture(params=["local", "moto"])
+def serving(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a store for keys, of each kind."""
+    if request.param == "moto":
+        return request.getfixturevalue("moto_bucket") + "/the endpoint"
+    return str(tmp_path / "serving")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> str:
+    """The address of one in a folder."""
+    return str(tmp_path / "serving")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def _free_port() -> int:

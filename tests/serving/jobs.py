@@ -10,8 +10,11 @@ from fastapi.responses import JSONResponse
 
 from infra.errors import EditTransferError, JobNotFound, UsageError
 from infra.jobs import Job
-from serving.access import Gate
+from serving.access import Gate, keys
 from serving.jobs import Desk, JobsConfig, Webhooks, jobs_router
+
+PAIR = {"before": "s3://shop/a.png", "after": "s3://shop/b.png"}
+BODY = {"input": "s3://shop/photos", "output": "s3://shop/out", "pairs": [PAIR]}
 
 
 class Cluster:
@@ -74,7 +77,19 @@ def app_for(config: JobsConfig, cluster: Any) -> FastAPI:
 
     @app.exception_handler(EditTransferError)
     async def answer(_request: Request, error: EditTransferError) -> JSONResponse:
-        told = {"code": error.code, "message": str(error), "param": getattr(error, "param", None)}
+        told = {"code": error.code, "message": str(error), "param": error.param}
         return JSONResponse({"error": told}, error.http_status)
 
     return app
+
+
+def header(config: JobsConfig, *scopes: str) -> dict[str, str]:
+    """What is sent with a new key."""
+    _, token = keys.create(config.serving, "shop", scopes or ["jobs"])
+    return {"Authorization": f"Bearer {token}"}
+
+
+def refused(answer: Any, status: int = 400) -> dict[str, str]:
+    """The error that an answer tells."""
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]

@@ -1,6 +1,7 @@
-"""The registry as the endpoint sees it: quick, never behind for long, never going back, and patient with outages."""
+"""The registry as the endpoint sees it: quick, never behind, never going back, and patient with outages."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -41,15 +42,80 @@ def test_many_that_ask_at_once_look_once(place, monkeypatch):
         directory = Directory(place, REVISION, 1.0, clock)
         found = await asyncio.gather(*(directory.find("lift@production:0.5") for _ in range(50)))
         assert {each.told for each in found} == {"lift@1:0.5"} and asked == ["lift@production"]
-        registry.promote(place, "lift", 2)
         clock.now += 1.0
-        assert (await directory.find("lift@production")).version.number == 1
+        await directory.find("lift@production")
+        assert len(asked) == 1
         clock.now += 0.1
-        assert (await directory.find("lift@production")).version.number == 2 and len(asked) == 2
+        await directory.find("lift@production")
+        assert len(asked) == 2
         await directory.find("lift@2")
         clock.now += FIXED_FRESH
         await directory.find("lift@2")
         assert asked.count("lift@2") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("ref", ["lift", "lift@production"])
+def test_what_is_asked_for_after_a_move_is_what_was_moved_to(place, ref):
+    async def scenario() -> None:
+        directory = Directory(place, REVISION, 60.0, Clock())
+        for number in (1, 2, 1):
+            registry.promote(place, "lift", number)
+            assert (await directory.find(ref)).version.number == number
+        registry.rollback(place, "lift")
+        assert (await directory.find(ref)).version.number == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_bare_name_without_production_means_what_was_published_last(place):
+    async def scenario() -> None:
+        directory = Directory(place, REVISION, 60.0, Clock())
+        for number in (1, 2):
+            registry.publish(place, "bare", {"adapter.safetensors": b"%d" % number}, {})
+            assert (await directory.find("bare")).version.number == number
+
+    asyncio.run(scenario())
+
+
+def test_a_look_that_began_before_is_not_an_answer(place, monkeypatch):
+    """Two ask while a look is under way that saw the old version: both get the next one's answer, which they share."""
+    asked, mark, may_end = [], registry.mark, threading.Event()
+
+    def slow(address: str, ref: str) -> tuple[int, ...]:
+        asked.append(ref)
+        seen = mark(address, ref)
+        assert may_end.wait(60)
+        return seen
+
+    async def scenario() -> None:
+        directory = Directory(place, REVISION, 60.0)
+        await directory.find("lift")
+        monkeypatch.setattr(registry, "mark", slow)
+        early = asyncio.create_task(directory.find("lift"))
+        while not asked:
+            await asyncio.sleep(0)
+        registry.promote(place, "lift", 2)
+        late = [asyncio.create_task(directory.find("lift")) for _ in range(2)]
+        await asyncio.sleep(0)
+        may_end.set()
+        assert [(await each).version.number for each in (early, *late)] == [1, 2, 2] and len(asked) == 2
+
+    asyncio.run(scenario())
+
+
+def test_whoever_can_do_without_does_not_wait_for_a_registry_that_hangs(place, monkeypatch):
+    asked, may_end, clock = [], threading.Event(), Clock()
+
+    async def scenario() -> None:
+        directory = Directory(place, REVISION, 1.0, clock)
+        await directory.find("lift")
+        monkeypatch.setattr("serving.app.directory.PATIENCE", 0.01)
+        monkeypatch.setattr(registry, "mark", lambda *ref: asked.append(ref) or may_end.wait(60))
+        assert [(await directory.find("lift")).version.number for _ in range(5)] == [1] * 5
+        assert directory.trouble and len(asked) == 1
+        may_end.set()
 
     asyncio.run(scenario())
 
@@ -61,7 +127,7 @@ def test_an_outage_changes_nothing_for_what_is_known(place, monkeypatch):
         directory = Directory(place, REVISION, 1.0, clock)
         await directory.find("lift")
         with monkeypatch.context() as broken:
-            broken.setattr(registry, "resolve", unreachable)
+            broken.setattr(registry, "mark", unreachable)
             clock.now += 10
             assert (await directory.find("lift")).version.number == 1 and directory.trouble
             with pytest.raises(StoreUnavailable):
@@ -73,7 +139,7 @@ def test_an_outage_changes_nothing_for_what_is_known(place, monkeypatch):
     asyncio.run(scenario())
 
 
-def unreachable(address: str, ref: str) -> registry.Version:
+def unreachable(address: str, ref: str) -> tuple[int, ...]:
     raise StoreUnavailable("The bucket does not answer.")
 
 

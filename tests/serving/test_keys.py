@@ -13,18 +13,6 @@ from infra.errors import UsageError
 from serving.access import keys
 
 
-@pytest.fixture(params=["local", "moto"])
-def serving(request, tmp_path) -> str:
-    if request.param == "moto":
-        return request.getfixturevalue("moto_bucket") + "/the endpoint"
-    return str(tmp_path / "serving")
-
-
-@pytest.fixture
-def local(tmp_path) -> str:
-    return str(tmp_path / "serving")
-
-
 def test_only_a_hash_of_a_key_is_stored(serving):
     key, token = keys.create(serving, "shop", ["jobs", "transfer"], rate=60)
     assert token.startswith(f"et_{key.key_id}_")

@@ -71,7 +71,7 @@ def test_models_are_the_base_and_the_adapters_with_their_aliases(client, endpoin
     ("arguments", "kind", "param"),
     [
         ({"model": "nobody"}, openai.NotFoundError, "model"),
-        ({"model": "Not A Name"}, openai.BadRequestError, None),
+        ({"model": "Not A Name"}, openai.BadRequestError, "model"),
         ({"model": "invert", "image": b"no image at all"}, openai.UnprocessableEntityError, "image"),
         ({"model": "invert", "mask": b"mask"}, openai.BadRequestError, "mask"),
         ({"model": "invert", "size": "1024x1024"}, openai.BadRequestError, "size"),
@@ -80,6 +80,7 @@ def test_models_are_the_base_and_the_adapters_with_their_aliases(client, endpoin
         ({"model": "invert", "response_format": "url"}, openai.BadRequestError, "response_format"),
         ({"model": "invert", "extra_body": {"seed": "soon"}}, openai.BadRequestError, "seed"),
         ({"model": "invert", "image": [b"x", b"y"]}, openai.BadRequestError, "image"),
+        ({"model": "invert", "image": [b"x"] * 3}, openai.UnprocessableEntityError, "image"),
     ],
 )
 def test_what_cannot_be_done_is_a_typed_exception(client, png, arguments, kind, param):

@@ -100,16 +100,6 @@ async def running(webhooks: Webhooks) -> AsyncIterator[None]:
             await task
 
 
-@pytest.fixture(params=["local", "moto"])
-def serving(request, tmp_path) -> str:
-    return request.getfixturevalue("moto_bucket") + "/s" if request.param == "moto" else str(tmp_path / "serving")
-
-
-@pytest.fixture
-def local(tmp_path) -> str:
-    return str(tmp_path / "serving")
-
-
 def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
     """As the specification of Standard Webhooks has it, in other words than those of the sender."""
     content = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel
 
 from infra import registry
-from infra.errors import AdapterNotFound, RegistryError
+from infra.errors import AdapterNotFound, RegistryError, about
 from infra.registry import Version
 from infra.registry.reading import find
 from serving.access.http import caller_with
@@ -77,12 +77,13 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1/adapters", tags=["Adapters"], dependencies=[allowed], responses=ANSWERS)
 
     async def look(question: Callable[..., T], *arguments: object) -> T:
-        try:
-            return await services.desk.directory.look(question, *arguments)
-        except RegistryError as error:
-            if type(error) is not RegistryError:
-                raise
-            raise AdapterNotFound(str(error)) from None  # a name that cannot be one
+        with about("name"):
+            try:
+                return await services.desk.directory.look(question, *arguments)
+            except RegistryError as error:
+                if type(error) is not RegistryError:
+                    raise
+                raise AdapterNotFound(str(error)) from None  # a name that cannot be one
 
     @routes.get("", summary="Names of all adapters")
     async def adapters() -> Names:

@@ -12,12 +12,13 @@ from pydantic import BaseModel
 from infra.errors import RequestError
 from serving.access import Caller
 from serving.access.http import caller_with
-from serving.app.desk import SEEDS, Ask, Order, Result, facts
+from serving.app.desk import SEEDS, Ask, Fields, Order, Result, facts
 from serving.app.failures import ANSWERS
 from serving.app.intake import Body, form_of
 from serving.app.routes.schemas import AdapterFacts, BaseFacts, multipart
 from serving.app.services import Services, now
 
+NAMES = Fields(query="image", adapter="model", pairs="image", before="image", after="image")
 MOST = 10  # results of one request, as with OpenAI
 
 FIELDS = {
@@ -103,6 +104,7 @@ def _ask(body: Body, services: Services, caller: Caller, began: float) -> Ask:
         raise RequestError("Name an adapter as `model`, or send pairs that show the edit before the image.", "model")
     return Ask(
         query=files[-1],
+        fields=NAMES,
         pairs=list(zip(files[:-1:2], files[1:-1:2], strict=True)),
         adapter=adapter,
         seed=body.whole("seed", 0, SEEDS - 1),

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel
 
 from infra import registry
-from infra.errors import AdapterNotFound, EditTransferError, NotInStore, RegistryError, StoreError
+from infra.errors import AdapterNotFound, EditTransferError, NotInStore, RegistryError, StoreError, about
 from infra.registry import Version
 from serving.access.http import caller_with
 from serving.app.failures import ANSWERS
@@ -48,10 +48,11 @@ def router(services: Services) -> APIRouter:
     async def model(model: Annotated[str, Path(description="As in the list, or `NAME@3`.")]) -> Model:
         if model == base.id:
             return base
-        try:
-            worn = await services.desk.directory.find(model)
-        except RegistryError as error:  # a name that cannot be one is not there either
-            raise AdapterNotFound(str(error)) from None
+        with about("model"):
+            try:
+                worn = await services.desk.directory.find(model)
+            except RegistryError as error:  # a name that cannot be one is not there either
+                raise AdapterNotFound(str(error)) from None
         return Model(id=model, created=created(worn.version))
 
     return routes

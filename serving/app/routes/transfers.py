@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from infra.errors import RequestError
 from serving.access import Caller
 from serving.access.http import caller_with
-from serving.app.desk import SEEDS, Ask, Order, Result, facts
+from serving.app.desk import SEEDS, Ask, Fields, Order, Result, facts
 from serving.app.failures import ANSWERS
 from serving.app.intake import Body, form_of, image_in, json_of
 from serving.app.routes.schemas import AdapterFacts, BaseFacts, multipart_or_json
@@ -25,6 +25,7 @@ from serving.app.services import Services, now
 from serving.engine.request import Edited, Progress
 
 FORMATS = ("png", "jpeg", "webp")
+IN_FORM, IN_JSON = Fields(), Fields(pairs="pairs", before="pairs.{}.before", after="pairs.{}.after")
 STRONGEST = 10.0  # scale of an adapter
 
 OPTIONS: dict[str, Any] = {
@@ -129,7 +130,7 @@ def router(services: Services) -> APIRouter:
 
 
 async def _body(request: Request, services: Services) -> Body:
-    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+    if _is_form(request):
         body = await form_of(request, services.limits)
         befores, afters = body.files("before"), body.files("after")
         if len(befores) != len(afters):
@@ -145,8 +146,13 @@ async def _body(request: Request, services: Services) -> Body:
     if len(queries) != 1:
         raise RequestError("Send one image to edit, as `query`.", "query")
     if len(pairs) > services.limits.pairs:
-        raise RequestError(f"More than {services.limits.pairs} pairs are not taken.", "pairs")
+        field = (IN_FORM if _is_form(request) else IN_JSON).pairs
+        raise RequestError(f"More than {services.limits.pairs} pairs are not taken.", field)
     return Body({**body.values, "query": queries, "pairs": pairs})
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _pairs_in(told: Any) -> list[tuple[bytes, bytes]]:
@@ -163,6 +169,7 @@ def _ask(body: Body, request: Request, services: Services, caller: Caller, began
     scale = body.number("scale", -STRONGEST, STRONGEST)
     return Ask(
         query=body.values["query"][0],
+        fields=IN_FORM if _is_form(request) else IN_JSON,
         pairs=body.values["pairs"],
         adapter=body.text("adapter") or body.text("model"),
         scale=1.0 if scale is None else scale,

@@ -6,7 +6,7 @@ import pytest
 from infra import registry as registries
 from infra import store
 from infra.errors import AdapterInUse, AdapterNotFound, AliasMoved, RegistryError
-from infra.registry import aliases, delete, history, promote, publish, resolve, rollback
+from infra.registry import aliases, delete, history, mark, promote, publish, resolve, rollback
 
 
 @pytest.fixture
@@ -26,6 +26,19 @@ def test_an_alias_keeps_who_moved_it_where_when_and_why(four):
     assert moves[-1] == move and move.digest == resolve(four, "a@1").digest
     assert {alias: move.version for alias, move in aliases(four, "a").items()} == {"production": 1, "staging": 3}
     assert resolve(four, "a@staging").number == 3
+
+
+def test_a_mark_changes_with_what_a_ref_means(four, files, about):
+    bare = [mark(four, "a")]
+    publish(four, "a", files, about)
+    bare.append(mark(four, "a"))
+    promote(four, "a", 1, "staging")
+    assert mark(four, "a") == bare[-1] and mark(four, "a@3") == mark(four, "a@3")
+    for move in (lambda: promote(four, "a", 1), lambda: promote(four, "a", 2), lambda: rollback(four, "a")):
+        move()
+        bare.append(mark(four, "a"))
+        assert mark(four, "a@production") == bare[-1]
+    assert len(set(bare)) == len(bare)
 
 
 def test_two_rollbacks_in_a_row_go_two_versions_back(four):

@@ -23,12 +23,14 @@ def loras(tmp_path_factory) -> dict[str | None, list[Lora]]:
     return worn
 
 
-@pytest.mark.parametrize("attention", ["prefix", "full"])
+MIXED, ALIKE = ["worn1", None, "worn0", "worn2", "worn1"], ["worn2"] * 5
+
+
+@pytest.mark.parametrize(("attention", "names"), [("prefix", MIXED), ("full", MIXED), ("prefix", ALIKE)])
 @torch.inference_mode()
-def test_every_image_of_a_mixed_batch_is_as_if_alone(loras, attention):
+def test_every_image_of_a_batch_is_as_if_alone(loras, attention, names):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    names = ["worn1", None, "worn0", "worn2", "worn1"]
     own = [[(picture(10 + row), picture(20 + row))] * (1 + row % 2 * (attention == "prefix")) for row in range(5)]
     alone, together = Editor.load(attention=attention), Editor.load(attention=attention)
     channels = alone.family.channels
