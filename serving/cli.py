@@ -1,8 +1,11 @@
 """`edit-transfer serve`. Nothing heavy is imported before it is really asked for."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from infra.options import with_options_of
+from pipelines import tuning
 
 EDIT, TRAFFIC, JOBS = "The edit", "The traffic", "Jobs over HTTP"
 
@@ -12,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("serve", rich_help_panel="The endpoint")(serve)
 
 
+@with_options_of(tuning.options, without=("compile", "step_cache"))
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to answer at; any but this machine's own, as 0.0.0.0, needs keys.")
@@ -61,6 +65,7 @@ def serve(
         bool,
         typer.Option("--show-config", help="Start nothing: print this as a configuration for `serve deploy`."),
     ] = False,
+    **tuned: Any,
 ) -> None:
     """Edit images on demand, over HTTP, with adapters from the registry or the way inline pairs show.
 
@@ -80,7 +85,7 @@ def serve(
         registry=registry and expanded(registry),
         replicas=replicas,
         max_replicas=max_replicas,
-        engine_options={"max_batch": max_batch},
+        engine_options={"max_batch": max_batch} | ({"tuned": asked} if (asked := _unusual(tuned)) else {}),
         ongoing=max(32, 4 * max_batch),
         job_prefixes=tuple(expanded(prefix) for prefix in job_prefix or ()),
         webhooks=tuple(webhook or ()),
@@ -91,3 +96,8 @@ def serve(
         typer.echo(yaml.safe_dump(running.configuration(options, host, port), sort_keys=False), nl=False)
         return
     running.serve(options, host, port, from_environment(), lambda text: typer.echo(text, err=True))
+
+
+def _unusual(tuned: dict[str, Any]) -> dict[str, Any]:
+    """What differs from how a base is usually run."""
+    return {name: value for name, value in tuned.items() if value != getattr(tuning.PLAIN, name)}

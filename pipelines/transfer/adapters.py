@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -126,8 +127,9 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
         )
     _check_widths(transformer, path, _bare(outline.shapes))
     prefix = PREFIX if _prefixed(outline.shapes) else None
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.inference_mode(False):  # in which light weights cannot be touched
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", "TorchaoLoraLinear")  # cannot be merged, and never is
         try:
             transformer.load_lora_adapter(
                 path.parent,

@@ -251,6 +251,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype, prompt: Text, 
     transformer = transformer.eval() if tuned.offload else transformer.to(device).eval()
     family = kind.family(transformer, vae.to(device).eval(), scheduler, prompt, **_unusual(folder))
     tuning.arrange(transformer, vae, tuned, device)
+    family.device = device  # also where blocks wait elsewhere
     return family
 
 

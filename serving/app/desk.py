@@ -163,6 +163,7 @@ class Desk:
             max_area=run.max_area,
             steps=ask.steps or run.steps,
             prompt=text.sha256 if text else None,
+            tuning=run.tuning,
         )
         return [replace(recipe, seed=number).seed_for(digest) for number in range(ask.count)]
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from infra.errors import EditTransferError, Interrupted
+from infra.errors import EditTransferError, Interrupted, UsageError
 from pipelines import texts
 from pipelines.faults import leave_if_broken
+from pipelines.tuning import Tuning
 from serving.engine.batch import Arrival, Batch
 from serving.engine.caches import Shelf, Wardrobe
 from serving.engine.fairness import FairQueue
@@ -41,8 +43,9 @@ class Engine:
         max_batch: requests that run at a time; more wait.
         adapters_mib, prefixes_mib: memory for adapters and for the keys and values of pairs that are not in use.
         max_pixels: of an adapter's own pairs.
+        tuned: how the base is run, as `Tuning` takes it.
 
-    Raises BaseNotFound.
+    Raises BaseNotFound, and UsageError for a tuning that cannot be had.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Engine:
         adapters_mib: int = 1024,
         prefixes_mib: int = 1024,
         max_pixels: int = 100_000_000,
+        tuned: Mapping[str, Any] | None = None,
     ) -> None:
         import torch
 
@@ -61,7 +65,8 @@ class Engine:
         from pipelines.transfer.mixture import Mixture
 
         torch.set_num_threads(1)
-        self.editor, self._text = Editor.load(base), texts.of_base(bases.find_base(base))
+        self.editor = Editor.load(base, tuned=_checked(Tuning(**tuned or {})))
+        self._text = texts.of_base(bases.find_base(base))
         self._usual = self.editor.family.prompt
         mixture = Mixture(self.editor.family)
         self.batch, self._mixture, self.max_batch = Batch(self.editor, mixture), mixture, max_batch
@@ -87,6 +92,7 @@ class Engine:
             max_area=editor.max_area,
             multiple=editor.family.multiple,
             text=self._text,
+            tuning=editor.tuned.mark,
         )
 
     def submit(self, work: Work, tell: Tell | None = None) -> Future[Edited]:
@@ -226,3 +232,13 @@ class Engine:
             leave_if_broken(error)
             ticket.fail(error)
             return None
+
+
+def _checked(tuned: Tuning) -> Tuning:
+    """Raise UsageError for what goes with batches that begin and end together."""
+    if tuned.step_cache != "none" or tuned.compile:
+        raise UsageError(
+            "An endpoint runs without step caches, which follow one batch from its first step to its last, and without"
+            " compiled blocks, which every new mixture of adapters would compile again."
+        )
+    return tuned

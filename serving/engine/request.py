@@ -14,7 +14,7 @@ Digests = tuple[tuple[str, str], ...]  # sha256 of the before and the after file
 class Description:
     """What an engine runs. `multiple` and `max_area` decide the size at which images go through the model.
 
-    `text` is the prompt embeddings that the base brings, None for none.
+    `text` is the prompt embeddings that the base brings, None for none; `tuning` what of how it is run changes results.
     """
 
     base: str
@@ -24,6 +24,7 @@ class Description:
     max_area: int
     multiple: int
     text: Text | None = None
+    tuning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
