@@ -69,8 +69,8 @@ def serve(
 ) -> None:
     """Edit images on demand, over HTTP, with adapters from the registry or the way inline pairs show.
 
-    OpenAI's client works, and so does curl: `/docs` has examples. What is promoted in the registry reaches the traffic
-    within seconds. Ctrl-C finishes what is under way, and ends.
+    OpenAI's client works, and so does curl: `/docs` has examples. What is promoted in the registry counts for
+    every request sent after it. Ctrl-C finishes what is under way, and ends.
 
     Without keys it answers this machine only; `edit-transfer keys create` makes one. RAY_ADDRESS joins a cluster. For
     one that runs for good: `edit-transfer serve --host 0.0.0.0 --show-config > serve.yaml; serve deploy serve.yaml`.

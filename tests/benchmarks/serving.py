@@ -1,5 +1,6 @@
 """The endpoint's engine against a server that does one request after the other, on the bundled base."""
 
+import os
 import random
 import tempfile
 import threading
@@ -117,6 +118,8 @@ def overhead() -> None:
     from tests.benchmarks import echo
 
     torch.set_num_threads(1)
+    # By default Ray's processes give way to all others (15): these would delay the endpoint, and not the bare edit.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     with tempfile.TemporaryDirectory() as folder, cluster.connected(2):
         version = publish(f"{folder}/registry", "shop", bases.BUNDLED, 1)
         options = Options(registry=f"{folder}/registry", cache=f"{folder}/cache", serving=f"{folder}/serving")
