@@ -39,7 +39,7 @@ def test_the_gpu_benchmark_measures_small_models_on_a_cpu_and_goes_on_where_it_s
     first = json.loads(out.read_text())["rows"]
     assert [row.get("error") for row in first.values()] == [None, "RuntimeError: out of memory | somewhere"]
     monkeypatch.undo()
-    gpu.main([*small, "--rows", "paper*plain", "klein prefix b4*plain", "stock*plain", "kv*plain", "klein train*"])
+    gpu.main([*small, "--rows", "paper*plain", "klein prefix b4*plain", "stock*plain", "kv*plain", "klein train-ours*"])
     told = json.loads(out.read_text())
     names = list(told["rows"])
     assert all(told["rows"][name] == row for name, row in first.items())
@@ -62,13 +62,12 @@ def test_the_gpu_benchmark_measures_small_models_on_a_cpu_and_goes_on_where_it_s
 
 def test_the_gpu_benchmark_counts_full_size_without_a_gpu(tmp_path):
     out = tmp_path / "gpu.json"
-    gpu.main(["--device", "meta", "--out", str(out), "--rows", "512 ? klein*plain"])
+    gpu.main(["--device", "meta", "--out", str(out), "--rows", "512 d klein*b1 plain", "512 e*plain"])
     flops = {name: parts["image"] for name, parts in json.loads(out.read_text())["flops"].items()}
     # klein's blocks hold some 3.5e9 parameters; 1,024 tokens of the query pass once, result and text at four steps
     least = 2 * 3.5e9 * (1024 + 4 * (1024 + 512))
     assert least < flops["512 d klein prefix b1 plain"] < 1.5 * least
     assert flops["512 e klein stock b1 plain"] > 2 * flops["512 d klein prefix b1 plain"]
-    assert flops["512 t klein train-naive b4 plain"] > flops["512 t klein train-ours b4 plain"]
 
 
 def test_the_gpu_benchmark_says_what_it_cannot_do(tmp_path, monkeypatch, capsys):

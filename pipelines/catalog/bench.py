@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,15 @@ class Bench:
         self.worn, self.prompt = usual.recipe.adapter, usual.recipe.prompt
         self.prefixes: OrderedDict[Recipe, Prefix] = OrderedDict()
         self._remembered(usual)
+        if tuned.compile:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """One step at full size, so that what is compiled for it is compiled before the first batch comes."""
+        side = isqrt(self.editor.max_area)
+        grey = Image.new("RGB", (side, side), "grey")
+        size = self.editor.batch_size
+        self.editor.edit([grey] * size, self._remembered(self.edits.usual), seeds=[0] * size, steps=1)
 
     def edit(
         self, queries: Sequence[Image.Image], variant: Variant, seeds: Sequence[int]

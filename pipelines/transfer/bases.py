@@ -216,7 +216,7 @@ def residuals_of(folder: Path) -> tuple[float, ...]:
     if not isinstance(told, list) or not told or not all(isinstance(each, int | float) for each in told):
         raise BaseNotFound(
             f"--step-cache magcache needs to know base {folder.name}: a list `residuals` in its edit_transfer.json, as"
-            " diffusers' MagCacheConfig(calibrate=True) measures it. taylorseer and first-block need none."
+            " diffusers' MagCacheConfig(calibrate=True) measures it. taylorseer needs none."
         )
     return tuple(map(float, told))
 

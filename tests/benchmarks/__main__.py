@@ -12,7 +12,7 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving, tuning
+from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving, soak, tuning
 
 BENCHMARKS = {
     "attention": attention.run,
@@ -29,6 +29,7 @@ BENCHMARKS = {
     "again": serving.again,
     "overhead": serving.overhead,
     "registered": serving.registered,
+    "soak": soak.run,
 }
 
 

@@ -159,6 +159,7 @@ def test_a_run_leaves_a_log_scores_pictures_and_a_page(tmp_path, capsys):
     assert page.count("<polyline") == 1 + 2 * len(scored) and "samples.png" in page and "://" not in page
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_on_twice_the_tuples(tmp_path):
     """The first step of two processes is the step along the mean of their gradients."""
     train(_order(tmp_path / "two", steps=1, processes=2))
@@ -191,6 +192,7 @@ def test_steps_drawn_together_are_those_drawn_alone_in_number_and_kind(vae):
     assert torch.equal(again.truth, batches[1].truth)
 
 
+@pytest.mark.slow
 def test_a_slice_goes_on_from_small_files_and_ends_as_a_base(tmp_path):
     folder, base = tmp_path / "slice", tmp_path / "base"
     arguments = [str(folder), "--recipe", "tiny", "--device", "cpu", "--eager", "--minutes"]

@@ -169,7 +169,7 @@ def test_the_same_command_again_redoes_nothing(apply, photos, first):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize(("workers", "batch"), [("2", "3"), ("1", "1")])
+@pytest.mark.parametrize(("workers", "batch"), [("2", "3"), pytest.param("1", "1", marks=pytest.mark.slow)])
 def test_results_are_the_same_bits_for_any_workers_and_batches(apply, photos, first, tmp_path, workers, batch):
     told = apply(photos, tmp_path / "out", "--workers", workers, "--batch-size", batch)
     assert counts(told) == (18, 10, 0, 8)

@@ -82,6 +82,7 @@ def test_a_job_in_a_bucket_leaves_everything_there_and_tells_no_secret(shop, cep
         assert not any(secret in place for secret in secrets)
 
 
+@pytest.mark.slow
 def test_a_table_of_addresses_is_done_and_not_done_again(ray_cluster, shop, tiny_base, scene):
     """Rows with the same photo ask for their own pair and seed; a second run looks at every photo and edits none."""
     put(f"{shop}/pair/other.png", scene(102))

@@ -1,6 +1,7 @@
 """`edit-transfer apply --plan`: what fits which GPU, told before any weights are there."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -145,11 +146,10 @@ def test_float8_is_for_gpus_that_multiply_in_it(dev):
         assert planning.flags(planning.recommended(fits)) == f"--weights {expected}"
 
 
-def test_what_lacks_is_told_where_nothing_fits(tiny_base, tmp_path):
-    base = configured(tmp_path / "base", "FLUX.2-klein-4B")
-    result = asked("--plan", "--base", base, "--memory", 2)
-    assert result.exit_code == 0 and "Does not fit: bfloat16, offload lacks" in result.stdout
-    plan = told("--base", base, "--memory", 2)
+def test_what_lacks_is_told_where_nothing_fits(tiny_base):
+    result = asked("--plan", "--base", tiny_base, "--memory", 1)
+    assert result.exit_code == 0 and re.search(r"Does not fit: .* lacks \d", result.stdout)
+    plan = told("--base", tiny_base, "--memory", 1)
     assert plan["cards"][0]["recommended"] is None
     assert all(way["missing"] > 0 for way in plan["cards"][0]["ways"])
 

@@ -61,6 +61,7 @@ def rows_beside(catalog: str) -> list[dict]:
     return manifest.read(f"{catalog.replace('photos', 'out')}/manifest").to_pylist()
 
 
+@pytest.mark.slow
 def test_a_job_on_two_nodes_edits_a_bucket(cluster, catalog, pair, tiny_base, ceph):
     options = job(catalog, pair, tiny_base, "--workers", 1)
     done = edit_transfer(cluster, "submit", *options, "--wait", "--json")

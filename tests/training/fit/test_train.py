@@ -141,6 +141,7 @@ def test_a_lost_worker_is_replaced_and_goes_on_from_the_checkpoint(place):
     assert [point["step"] for point in version.about["training"]["curve"]] == [0, 50, 100, 120]
 
 
+@pytest.mark.slow
 def test_retraining_follows_the_pairs_that_arrive(place, ray_cluster, scene):
     """One training for new pairs, none without; a candidate that is not better is refused, and not trained again."""
     train()
