@@ -51,7 +51,8 @@ def embed(
     from pipelines.transfer import bases, prompts
 
     place = _place(output, base, store)
-    if guidance > 1 and bases.is_distilled(Path(base)):
+    folder = Path(base) if Path(base).is_dir() else bases.find_base(base, weights=False)
+    if guidance > 1 and bases.is_distilled(folder):
         raise UsageError(f"{base} is distilled: its texts guide it by themselves. Leave out --guidance.")
     if negative and guidance == 1:
         raise UsageError("--negative only counts with --guidance, such as --guidance 4.")

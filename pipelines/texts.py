@@ -58,6 +58,13 @@ def texts_for(asked: str | None, folder: Path) -> Texts:
     return Texts(asked=_checked(asked, store.read(asked), folder) if asked else None, base=of_base(folder))
 
 
+def checked(uri: str, base: str | Path | None) -> Text:
+    """A file of prompt embeddings for a base. Raises UsageError, StoreError."""
+    from pipelines.transfer import bases
+
+    return _checked(uri, store.read(uri), bases.find_base(base))
+
+
 def of_base(folder: Path) -> Text | None:
     """The text that a base brings. Raises UsageError for a file without prompt embeddings for it."""
     from pipelines.transfer import bases

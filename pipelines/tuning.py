@@ -43,10 +43,12 @@ class Tuning:
     @property
     def mark(self) -> str | None:
         """What of it changes results by more than rounding, in one word, None for nothing of it."""
+        backend = self.attention_backend or ""
         told = [
             *([self.weights] * (self.weights != "full")),
             *([self.step_cache] * (self.step_cache != "none")),
             *(["tiling"] * self.tiling),
+            *([backend] * ("sage" in backend)),  # which computes in 8 bits
         ]
         return "+".join(told) or None
 

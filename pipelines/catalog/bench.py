@@ -1,14 +1,14 @@
 """One worker's Editor, with the edits it has prepared and as many images at a time as its memory can take."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image
 
-from infra.errors import ImageError, PairError
+from infra.errors import EditTransferError, ImageError, PairError, UsageError
 from infra.settings import keep_compiled
 from pipelines import adapters, texts
 from pipelines.catalog.variants import Edits
@@ -19,6 +19,8 @@ from pipelines.tuning import PLAIN, Tuning
 
 if TYPE_CHECKING:
     from pipelines.transfer import Prefix
+
+T = TypeVar("T")
 
 PREFIXES_KEPT = 8  # edits whose pairs stay remembered
 LARGEST_BATCH = 64
@@ -39,7 +41,7 @@ class Bench:
             `LARGEST_BATCH` on a GPU that has the memory.
         tuned: how the base is run.
 
-    Raises BaseNotFound, AdapterNotFound, AdapterDamaged, PairError and StoreError for the job's own edit.
+    Raises BaseNotFound, AdapterNotFound, AdapterDamaged, PairError, StoreError and UsageError for the job's own edit.
     """
 
     def __init__(
@@ -68,16 +70,24 @@ class Bench:
         self.since_shrunk = BATCHES_TO_RECOVER
         self.worn, self.prompt = usual.recipe.adapter, usual.recipe.prompt
         self.prefixes: OrderedDict[Recipe, Prefix] = OrderedDict()
-        self._remembered(usual)
-        if tuned.compile:
-            self._warm_up()
+        self._begin()
 
-    def _warm_up(self) -> None:
-        """One step at full size, so that what is compiled for it is compiled before the first batch comes."""
-        side = isqrt(self.editor.max_area)
-        grey = Image.new("RGB", (side, side), "grey")
-        size = self.editor.batch_size
-        self.editor.edit([grey] * size, self._remembered(self.edits.usual), seeds=[0] * size, steps=1)
+    def _begin(self) -> None:
+        """Run the pairs, and what is compiled once, before the first batch comes. What cannot run at all stops the job.
+
+        Raises PairError, StoreError, and UsageError where the base cannot be run in the way that was asked for.
+        """
+        try:
+            prefix = self._remembered(self.edits.usual)
+            if self.editor.tuned.compile:
+                side, size = isqrt(self.editor.max_area), self.editor.batch_size
+                grey = [Image.new("RGB", (side, side), "grey")] * size
+                self._as_memory_allows(lambda: self.editor.edit(grey, prefix, seeds=[0] * size, steps=1))
+        except EditTransferError:
+            raise
+        except Exception as error:
+            leave_if_broken(error)
+            raise UsageError(_told(error)) from error
 
     def edit(
         self, queries: Sequence[Image.Image], variant: Variant, seeds: Sequence[int]
@@ -90,17 +100,20 @@ class Bench:
         """
         prefix = self._remembered(variant)
         edit = self.editor.draft if variant.recipe.restore else self.editor.edit
+        results = self._as_memory_allows(lambda: edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps))
+        self._grow(len(queries))
+        return results
+
+    def _as_memory_allows(self, work: Callable[[], T]) -> T:
+        """What comes of this; where a batch does not fit into memory it is done again in smaller ones."""
         while True:
             try:
-                results = edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps)
+                return work()
             except Exception as error:
                 leave_if_broken(error)
                 if not out_of_memory(error) or self.editor.batch_size == 1:
                     raise
                 self._shrink()
-            else:
-                self._grow(len(queries))
-                return results
 
     def _remembered(self, variant: Variant) -> "Prefix":
         """The editor, made ready for this edit; pairs that were remembered under an adapter are good with it only."""
@@ -113,22 +126,29 @@ class Bench:
             self.editor.say(texts.read(variant.text, self.base))
             self.prompt = recipe.prompt
         if recipe not in self.prefixes:
-            try:
-                self.prefixes[recipe] = self.editor.remember(self.edits.shown(variant), compact=recipe.compact)
-            except ImageError as error:
-                raise PairError(f"This pair cannot be used: {error}") from None
+            self.prefixes[recipe] = self._run_pairs(variant)
             if len(self.prefixes) > PREFIXES_KEPT:
                 self.prefixes.popitem(last=False)
         self.prefixes.move_to_end(recipe)
         return self.prefixes[recipe]
 
-    def _shrink(self) -> None:
-        import torch
+    def _run_pairs(self, variant: Variant) -> "Prefix":
+        pairs = self.edits.shown(variant)
+        try:
+            return self.editor.remember(pairs, compact=variant.recipe.compact)
+        except ImageError as error:
+            raise PairError(f"This pair cannot be used: {error}") from None
+        except Exception as error:
+            if not self.prefixes or not out_of_memory(error):
+                raise
+        self.prefixes.clear()  # those of other rows
+        _empty_cache()
+        return self.editor.remember(pairs, compact=variant.recipe.compact)
 
+    def _shrink(self) -> None:
         self.editor.batch_size = max(1, self.editor.batch_size // 2)
         self.since_shrunk = 0
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _empty_cache()
 
     def _grow(self, queries: int) -> None:
         """Double the batch where there is room: on a GPU that is measured, and after a shortage tried now and then."""
@@ -147,3 +167,18 @@ class Bench:
         if roomy and self.since_shrunk >= BATCHES_TO_RECOVER:
             self.editor.batch_size = min(self.largest, 2 * size)
             self.since_shrunk = BATCHES_TO_RECOVER
+
+
+def _empty_cache() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _told(error: Exception) -> str:
+    if out_of_memory(error):
+        return "The base and its pairs do not fit into memory. `edit-transfer apply --plan` tells what does."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    return f"The base cannot be run in this way: {reason}. Leave out what you asked for of memory and speed."

@@ -128,7 +128,7 @@ def prepare(options: Options, settings: Settings) -> Prepared:
     text = texts.of(worn)
     recipe = _recipe(options, base, worn, [(sha256(before), sha256(after)) for _, before, after in files], text)
     usual = Variant(recipe, tuple(worn), text=text)
-    edits = Edits(usual, pairs, registry, options.scale, settings.max_pixels, texts)
+    edits = Edits(usual, pairs, registry, options.scale, settings.max_pixels, texts, base and base_place(base))
     output = store.join(place, "jobs", staged_id(options.input, recipe)) if options.stage else place
     feed = Feed(
         source=expanded(options.input),

@@ -148,7 +148,13 @@ def plan(base: str | None, adapters: Sequence[str], address: str, batch: int | N
     folder = bases.find_base(base, weights=False)
     worn = [registry.resolve(address, strength_of(ref, 1)[0]).about for ref in adapters] or [{}]
     ranks = [about.get("rank") or RANK for about in worn]
-    outline = outlined(folder, ranks=ranks, attention=worn[0].get("attention"), compact=worn[0].get("compact", 1))
+    outline = outlined(
+        folder,
+        ranks=ranks,
+        attention=worn[0].get("attention"),
+        compact=worn[0].get("compact", 1),
+        pairs=sum(len(about.get("exemplars", ())) for about in worn) or 1,
+    )
     ways = _sensible(footprints(outline, WAYS))
     return Plan(
         base=base or folder.name,

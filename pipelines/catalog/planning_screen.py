@@ -32,7 +32,7 @@ def _base(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "text encoders", "never loaded"
     yield (
         "kept",
-        f"{gb(plain.pair)} of one pair, as much of each further one; {gb(plain.query)} of each image of a batch",
+        f"{gb(plain.pair)} of each pair ({plain.pairs} here); {gb(plain.query)} of each image of a batch",
     )
     yield "a pass takes", f"{one['pair']} (pair), {one['query']} (query) and {one['step']} (step) for each image"
     yield "the VAE takes", f"{one['encode']} to encode and {one['decode']} to decode, image by image"

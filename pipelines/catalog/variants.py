@@ -12,7 +12,7 @@ from infra.errors import EditTransferError, ImageError, PairError, StoreError, S
 from pipelines import adapters, codec
 from pipelines.catalog.listing import AS_THE_REST, Own
 from pipelines.catalog.work import Variant, compact_of, sha256
-from pipelines.texts import Text, Texts
+from pipelines.texts import Texts, checked
 
 if TYPE_CHECKING:
     from pipelines.transfer import Pair
@@ -27,6 +27,7 @@ class Edits:
     pairs     (before, after) of the job
     registry  address of the adapters, `scale` counts for all of them
     texts     what was asked for, and what the base brings
+    base      as Editor.load takes it
     """
 
     usual: Variant
@@ -35,6 +36,7 @@ class Edits:
     scale: float
     max_pixels: int
     texts: Texts = field(default_factory=Texts)
+    base: str | None = None
 
     def chooser(self) -> Callable[[Own], Variant]:
         """A function from what a row asks for to its edit; it remembers. It raises ImageError with `bad_override`."""
@@ -70,7 +72,7 @@ class Edits:
             raise PairError("a row needs both `before` and `after`, or neither.")
         if own.before and own.after:
             pairs, shown = ((own.before, own.after),), (self._digests(own.before, own.after),)
-        text = Text(own.prompt, sha256(store.read(own.prompt))) if own.prompt else self.texts.of(worn)
+        text = checked(own.prompt, self.base) if own.prompt else self.texts.of(worn)
         attention = next((each.attention for each in worn if each.attention), recipe.attention)
         changed = replace(
             recipe,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -68,8 +68,10 @@ class Recipe:
         return _digest(deciding)
 
     def seed_for(self, input_sha256: str) -> int:
-        """63 bits: the same for the same image and edit, whatever the order, the batch or the file format."""
-        return int(_digest(input_sha256, self.pixels_digest())[:16], 16) >> 1
+        """63 bits: the same for the same image and edit, whatever the order, the batch, the file format or the tuning,
+        which then differs by what it costs and not by its noise."""
+        plain = replace(self, tuning=None) if self.tuning else self
+        return int(_digest(input_sha256, plain.pixels_digest())[:16], 16) >> 1
 
     def work_id(self, input_sha256: str | None) -> str:
         """Names one piece of work: these bytes, this recipe. None stands for an input that was not read."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from infra.errors import AdapterNotFound
 from pipelines.transfer import names
+from pipelines.transfer.tuning import regroup
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
@@ -95,8 +96,7 @@ def wear(transformer: Transformer, loras: Sequence[Lora], worn: Sequence[Outline
         take_off(transformer)
         raise
     if slots:
-        transformer.set_adapters(slots, [float(lora.scale) for lora in loras])
-        transformer.requires_grad_(False).eval()
+        _switch_on(transformer, slots, loras)
     return outlines
 
 
@@ -108,8 +108,13 @@ def hang(transformer: Transformer, lora: Lora, name: str) -> None:
     """
     _file_digest(lora.path)
     _load(transformer, lora.path, name, _outline(lora.path), swap=False)
-    transformer.set_adapters([name], [float(lora.scale)])
-    transformer.requires_grad_(False).eval()
+    _switch_on(transformer, [name], [lora])
+
+
+def _switch_on(transformer: Transformer, slots: list[str], loras: Sequence[Lora]) -> None:
+    with torch.inference_mode():  # which weights that came to the GPU in it can be touched in alone
+        transformer.set_adapters(slots, [float(lora.scale) for lora in loras])
+        transformer.requires_grad_(False).eval()
 
 
 def take_off(transformer: Transformer) -> None:
@@ -130,6 +135,7 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
     with warnings.catch_warnings(), torch.inference_mode(False):  # in which light weights cannot be touched
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         warnings.filterwarnings("ignore", "TorchaoLoraLinear")  # cannot be merged, and never is
+        regroup(transformer)
         try:
             transformer.load_lora_adapter(
                 path.parent,
@@ -141,6 +147,7 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
             )
         except (RuntimeError, ValueError, TypeError, KeyError) as error:  # other shapes, broken settings
             raise AdapterNotFound(f"The adapter {path.name} does not fit this base: {_first_line(error)}") from error
+        regroup(transformer)
 
 
 def _outline(path: Path) -> Outline:

@@ -51,14 +51,6 @@ class Segment:
         return Segment(tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.layers))
 
 
-def join(segments: Sequence[Segment]) -> Segment:
-    """One segment with the tokens of all: several pairs are remembered together by joining their caches."""
-    if len(segments) == 1:
-        return segments[0]  # a copy would need the memory twice for a moment
-    layers = zip(*(segment.layers for segment in segments), strict=True)
-    return Segment(tuple((torch.cat([k for k, _ in kvs], 1), torch.cat([v for _, v in kvs], 1)) for kvs in layers))
-
-
 @dataclass
 class Slot:
     """What one layer reads in one pass, and the keys and values it leaves when `record` is set.

@@ -55,7 +55,7 @@ class Footprint:
 
     transformer, vae, adapter  weights that stay on the GPU
     scratch   the largest quantised layer in full, as it is multiplied
-    pair      kept of each pair: its keys and values, or its clean tokens where it runs again with every query
+    pair      kept of each of some `pairs`: keys and values, or clean tokens where they run again with every query
     query     kept of each image while it is denoised
     passes    what the tensors of a pass take at most beside all that: `pair` and `query` (their clean blocks), `step`,
               `encode` and `decode` (the VAE's, one image after the other)
@@ -67,6 +67,7 @@ class Footprint:
     adapter: int
     scratch: int
     pair: int
+    pairs: int
     query: int
     passes: Mapping[str, Slope]
 
@@ -76,8 +77,8 @@ class Footprint:
         return self.transformer + self.vae + self.adapter + self.scratch
 
     def kept(self, name: str, batch: int) -> int:
-        """Of one pair, and of the images where they are being denoised."""
-        return self.pair + self.query * batch * (name in ("query", "step"))
+        """Of the pairs, and of the images where they are being denoised."""
+        return self.pair * self.pairs + self.query * batch * (name in ("query", "step"))
 
     def worst(self, batch: int) -> str:
         """The pass in which a batch takes most."""
@@ -101,6 +102,7 @@ class Outlined:
     attention: Attention
     size: tuple[int, int]  # pixels, width and height
     compact: int
+    pairs: int
     adapter: int  # bytes
 
     @property
@@ -109,7 +111,12 @@ class Outlined:
 
 
 def outlined(
-    folder: Path, *, ranks: Sequence[int] = (RANK,), attention: Attention | None = None, compact: int = 1
+    folder: Path,
+    *,
+    ranks: Sequence[int] = (RANK,),
+    attention: Attention | None = None,
+    compact: int = 1,
+    pairs: int = 1,
 ) -> Outlined:
     """A base in bfloat16 without its weights, wearing LoRAs of these ranks on every linear layer of its blocks.
 
@@ -128,6 +135,7 @@ def outlined(
         attention=attention or settings.attention,
         size=working_size(side, side, family.multiple, settings.max_area),
         compact=compact,
+        pairs=pairs,
         adapter=nbytes(family.transformer) - sum(layer_bytes(family.transformer).values()),
     )
 
@@ -166,6 +174,7 @@ def footprints(outline: Outlined, tunings: Sequence[Tuning]) -> list[Footprint]:
             adapter=outline.adapter,
             scratch=_scratch(transformer, tuning.weights),
             pair=pair,
+            pairs=outline.pairs,
             query=query,
             passes=runs | coding[tuning.tiling],
         )
@@ -179,10 +188,15 @@ def _passes(outline: Outlined) -> tuple[int, int, dict[str, Slope]]:
     rows, columns = compacted(grid, outline.compact)
     with tallied(family.device) as tally:
         before, after = (_tokens(family, 1, rows * columns) for _ in range(2))
-        prefix = passes.remember(family, [(before, after)], [(grid, grid)], outline.attention, outline.compact)
+        shown, grids = [(before, after)] * outline.pairs, [(grid, grid)] * outline.pairs
+        prefix = passes.remember(family, shown, grids, outline.attention, outline.compact)
         pair = tally.peak - prefix.nbytes
         kept, query, step = zip(*(_edit(family, grid, prefix, batch, tally) for batch in BATCHES), strict=True)
-    return prefix.nbytes, kept[0], {"pair": Slope(pair, 0), "query": _slope(*query), "step": _slope(*step)}
+    return (
+        prefix.nbytes // outline.pairs,
+        kept[0],
+        {"pair": Slope(pair, 0), "query": _slope(*query), "step": _slope(*step)},
+    )
 
 
 def _edit(family: Family, grid: Grid, prefix: Prefix, batch: int, tally: Tally) -> tuple[int, int, int]:

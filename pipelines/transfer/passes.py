@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.transfer.attention import Segment, join
+from pipelines.transfer.attention import Segment
 from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Attention, Grid, Layout, Panel, layout
 from pipelines.transfer.sampler import Velocity
@@ -24,14 +24,14 @@ Grids = tuple[Grid, Grid]  # of before and after
 class Prefix:
     """What is remembered of some pairs, in the order given.
 
-    `segment` holds their keys and values (prefix attention), or `tokens` their clean latents, (1, S, C) each, before
-    and after in turn (full and joint attention, which have to run them again with every query). `grids` are those at
-    full scale, whatever `compact` is.
+    `segments` hold the keys and values of each (prefix attention), or `tokens` their clean latents, (1, S, C) each,
+    before and after in turn (full and joint attention, which have to run them again with every query). `grids` are
+    those at full scale, whatever `compact` is.
     """
 
     grids: tuple[Grids, ...]
     attention: Attention
-    segment: Segment | None = None
+    segments: tuple[Segment, ...] = ()
     tokens: tuple[Tensor, ...] = ()
     compact: int = 1
 
@@ -41,7 +41,7 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        return (self.segment.nbytes if self.segment else 0) + sum(tokens.nbytes for tokens in self.tokens)
+        return sum(segment.nbytes for segment in self.segments) + sum(tokens.nbytes for tokens in self.tokens)
 
 
 def remember(
@@ -56,11 +56,11 @@ def remember(
         tokens = tuple(tokens for pair in pairs_1SC for tokens in pair)
         return Prefix(tuple(grids), attention, tokens=tokens, compact=compact)
     plan = layout(grids, grids[0][0], attention, compact)
-    segments = [
+    segments = tuple(
         family.run_clean(torch.cat([before, after], 1), panels)
         for (before, after), panels in zip(pairs_1SC, plan.pairs, strict=True)
-    ]
-    return Prefix(tuple(grids), attention, segment=join(segments), compact=compact)
+    )
+    return Prefix(tuple(grids), attention, segments, compact=compact)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def contexts(family: Family, query_BSC: Tensor, prefixes: Sequence[Prefix], plan
 
     Under joint attention their pairs must have the same grids, that is, their plans must be equal.
     """
-    if prefixes[0].segment is None:
+    if not prefixes[0].segments:
         cleans = [
             torch.cat([*prefix.tokens, query], 1) for query, prefix in zip(query_BSC.split(1), prefixes, strict=True)
         ]
@@ -91,9 +91,10 @@ def contexts(family: Family, query_BSC: Tensor, prefixes: Sequence[Prefix], plan
             return [Context(plan, clean_1SC=clean) for plan, clean in zip(plans, cleans, strict=True)]
         joint = family.run_clean(torch.cat(cleans), _references(plans[0]), each=[()] * len(cleans)).split()
         return [Context(plan, (read,)) for plan, read in zip(plans, joint, strict=True)]
-    segments = [prefix.segment for prefix in prefixes if prefix.segment]
-    queries = family.run_clean(query_BSC, [plans[0].query], each=[[segment] for segment in segments]).split()
-    return [Context(plan, tuple(read)) for plan, *read in zip(plans, segments, queries, strict=True)]
+    queries = family.run_clean(query_BSC, [plans[0].query], each=[prefix.segments for prefix in prefixes]).split()
+    return [
+        Context(plan, (*prefix.segments, query)) for plan, prefix, query in zip(plans, prefixes, queries, strict=True)
+    ]
 
 
 def velocities(family: Family, x_BSC: Tensor, t_B: Tensor, read: Sequence[Context]) -> Tensor:
@@ -110,8 +111,8 @@ def velocity_field(family: Family, query_BSC: Tensor, prefix: Prefix, plan: Layo
 
     Clean blocks run here once under prefix and joint attention, else at every call.
     """
-    if prefix.segment is not None:
-        read = [prefix.segment, family.run_clean(query_BSC, [plan.query], [prefix.segment])]
+    if prefix.segments:
+        read = [*prefix.segments, family.run_clean(query_BSC, [plan.query], prefix.segments)]
         return lambda x, t: family.run_result(x, plan.result, t, read)
     batch = query_BSC.shape[0]
     clean = torch.cat([*(tokens.expand(batch, -1, -1) for tokens in prefix.tokens), query_BSC], 1)

@@ -99,6 +99,14 @@ def arrange(transformer: Any, vae: Any, tuning: Tuning, device: torch.device) ->
         )
 
 
+def regroup(transformer: Any) -> None:
+    """Offloading knows the parameters that were there when it was set up: it is set up again where they change, and all
+    blocks are back in the host's memory. Nothing happens without offloading."""
+    from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
+
+    _maybe_remove_and_reapply_group_offloading(transformer)
+
+
 def _set_backend(transformer: Any, name: str) -> None:
     try:
         transformer.set_attention_backend(name)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from infra import registry, settings
 from infra.cli import app
-from infra.errors import UsageError
+from infra.errors import ImageError, UsageError
 from infra.registry.layout import PROMPT
 from pipelines import adapters, texts
 from pipelines.catalog import job
@@ -99,6 +99,10 @@ def test_a_row_with_an_adapter_of_its_own_gets_its_text(place):
     assert choose(Own(adapter="shine")).recipe.prompt == sha256(embeddings(2))
     assert choose(Own(adapter="plain", seed="3")).recipe.prompt == sha256(embeddings(0))
     assert choose(Own(prompt=str(place / "asked.safetensors"))).recipe.prompt == sha256(embeddings(9))
+    (place / "wide.safetensors").write_bytes(save({TOKENS: torch.zeros(1, 3, CONTEXT + 1)}))
+    with pytest.raises(ImageError, match=f"{CONTEXT + 1} wide, but the base takes {CONTEXT}") as refused:
+        choose(Own(prompt=str(place / "wide.safetensors")))
+    assert refused.value.code == "bad_override"
     asked = prepared(place, place / "base", "plain", prompt=str(place / "asked.safetensors")).feed.edits
     assert asked.chooser()(Own(adapter="shine")).recipe.prompt == sha256(embeddings(9))
 

@@ -250,6 +250,7 @@ def test_what_makes_no_sense_stops_before_anything_starts(apply, photos, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_catalog_of_broken_files_has_a_report_too(apply, tmp_path):
     folder, output = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
@@ -260,6 +261,7 @@ def test_a_catalog_of_broken_files_has_a_report_too(apply, tmp_path):
     assert "empty_file" in (output / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_fresh_does_without_a_damaged_manifest(apply, photos, tmp_path):
     (tmp_path / "out" / "manifest").mkdir(parents=True)
     (tmp_path / "out" / "manifest" / "part-x.parquet").write_bytes(b"junk")

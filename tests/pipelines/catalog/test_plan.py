@@ -7,6 +7,7 @@ from pipelines.catalog import manifest
 from pipelines.catalog.listing import Input
 from pipelines.catalog.plan import Settled, Task, plan
 from pipelines.catalog.work import Recipe, Variant
+from pipelines.tuning import Tuning
 
 RECIPE = Recipe(base="b", revision="1", pairs=(("x", "y"),), attention="prefix", max_area=100, steps=4)
 
@@ -67,6 +68,18 @@ def test_a_bad_path_that_was_mended_is_tried_again():
 
 def test_the_name_of_the_base_decides_nothing_and_the_format_no_pixels():
     assert replace(RECIPE, base="elsewhere").work_id("sha") == RECIPE.work_id("sha")
+
+
+def test_a_tuning_that_changes_results_is_other_work_from_the_same_noise():
+    marks = [
+        Tuning(**asked).mark
+        for asked in ({}, {"compile": True, "offload": True, "attention_backend": "flash"}, {"weights": "int8"},
+                      {"weights": "int8", "tiling": True}, {"step_cache": "taylorseer"}, {"attention_backend": "sage"})
+    ]  # fmt: skip
+    recipes = [replace(RECIPE, tuning=mark) for mark in marks]
+    assert recipes[0].work_id("sha") == recipes[1].work_id("sha") == RECIPE.work_id("sha")
+    assert len({recipe.work_id("sha") for recipe in recipes}) == 5
+    assert {recipe.seed_for("sha") for recipe in recipes} == {RECIPE.seed_for("sha")}
     assert replace(RECIPE, format="png").seed_for("sha") == RECIPE.seed_for("sha")
     assert replace(RECIPE, restore=True).seed_for("sha") == RECIPE.seed_for("sha")
     assert replace(RECIPE, seed=1).seed_for("sha") != RECIPE.seed_for("sha") != RECIPE.seed_for("other")

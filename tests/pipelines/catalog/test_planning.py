@@ -119,12 +119,13 @@ def test_larger_batches_take_more(tiny_base):
     assert all(large[way] > small[way] for way in small)
 
 
-def test_the_rank_is_that_of_the_adapter(tiny_base, monkeypatch):
-    about = {"rank": 32, "attention": "full", "compact": 2}
+def test_rank_and_pairs_are_those_of_the_adapter(tiny_base, monkeypatch):
+    about = {"rank": 32, "attention": "full", "compact": 2, "exemplars": ["one", "two", "three"]}
     monkeypatch.setattr(planning.registry, "resolve", lambda *_: type("Version", (), {"about": about}))
     plain, wearing = told("--base", tiny_base), told("--base", tiny_base, "--adapter", "lift@2:0.7")
     assert (wearing["ranks"], wearing["attention"]) == ([32], "full")
     assert wearing["ways"][0]["adapter"] == 2 * plain["ways"][0]["adapter"]
+    assert [told["ways"][0]["pairs"] for told in (plain, wearing)] == [1, 3]
 
 
 def test_the_gpu_at_hand_is_looked_at(tiny_base, monkeypatch):

@@ -1,15 +1,19 @@
 """Images that end the process that works on them, and memory that runs out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from infra import settings
+from infra.errors import UsageError
 from pipelines.catalog import graph, job, manifest, stages
 from pipelines.catalog.attempts import Attempts
 from pipelines.catalog.bench import Bench
 from pipelines.catalog.listing import Input
 from pipelines.catalog.work import sha256
 from pipelines.codec import Photo
+from pipelines.tuning import Tuning
 from tests.deadly import DEADLY, steps_with_a_deadly
 
 IMAGES = 5
@@ -72,6 +76,38 @@ def test_a_batch_that_does_not_fit_is_done_in_smaller_ones_with_the_same_results
     assert bench.editor.batch_size == 2
     alone = [bench.edit([query], VARIANT, [seed])[0] for seed, query in enumerate(queries)]
     assert [result.tobytes() for result in together] == [result.tobytes() for result in alone]
+
+
+def test_what_is_compiled_first_may_find_too_little_memory_as_well(bench):
+    bench.editor.tuned = Tuning(compile=True)
+    bench._begin()
+    assert bench.editor.batch_size == 2
+
+
+def test_what_cannot_run_at_all_stops_the_job_in_a_sentence(bench, monkeypatch):
+    bench.prefixes.clear()
+
+    def broken(images_B3HW: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("No viable backend.\nAnd much more")
+
+    monkeypatch.setattr(bench.editor.family, "encode", broken)
+    with pytest.raises(UsageError, match=r"cannot be run in this way: No viable backend\. Leave out"):
+        bench._begin()
+
+
+def test_other_pairs_make_room_for_those_that_do_not_fit(bench, scene, monkeypatch):
+    from tests.pipelines.catalog.test_stages import VARIANT
+
+    remember = bench.editor.remember
+
+    def with_room_for_one(*arguments: object, **more: object) -> object:
+        if bench.prefixes:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return remember(*arguments, **more)
+
+    monkeypatch.setattr(bench.editor, "remember", with_room_for_one)
+    other = replace(VARIANT, recipe=replace(VARIANT.recipe, seed=9))
+    assert bench.edit([scene(3)], other, [0]) and list(bench.prefixes) == [other.recipe]
 
 
 def test_after_a_shortage_the_larger_batch_is_tried_again(bench, scene):

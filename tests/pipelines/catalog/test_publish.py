@@ -229,6 +229,7 @@ def test_publish_may_be_killed_between_any_two_of_its_changes(shop, restart):
     assert calls > 20
 
 
+@pytest.mark.slow
 def test_revert_may_be_killed_between_any_two_of_its_changes(shop, restart):
     before = shop.state
     shop.publish()

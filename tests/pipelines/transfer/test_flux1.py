@@ -15,7 +15,6 @@ from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines.transfer import Editor, Lora, bases, passes
 from pipelines.transfer import adapters as lora_adapters
-from pipelines.transfer.attention import join
 from pipelines.transfer.family import Prompt
 from pipelines.transfer.flux1 import Flux1
 from pipelines.transfer.layout import Layout, layout
@@ -124,9 +123,9 @@ def tokens_of(plan: Layout) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def cached(family: Flux1, tokens: dict[str, torch.Tensor], compact: int = 1) -> torch.Tensor:
     plan = layout(PAIRS, QUERY, "prefix", compact)
-    pairs = join([family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in range(2)])
-    query = family.run_clean(tokens["query"], [plan.query], [pairs])
-    return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pairs, query])
+    pairs = [family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in range(2)]
+    query = family.run_clean(tokens["query"], [plan.query], pairs)
+    return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [*pairs, query])
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def loaded(folder) -> Family:
 
 
 def bare(family: Family, attention: Attention = "prefix", side: int = 64, compact: int = 1) -> Outlined:
-    return Outlined(family=family, attention=attention, size=(side, side), compact=compact, adapter=0)
+    return Outlined(family=family, attention=attention, size=(side, side), compact=compact, pairs=1, adapter=0)
 
 
 def counted(outline: Outlined, tuning: Tuning | None = None) -> Footprint:
@@ -67,7 +67,7 @@ def test_kept_are_the_keys_and_values(folder, loaded):
     footprint = counted(outlined(folder))
     with torch.no_grad():
         prefix = remember(loaded, [(tokens, tokens)], [(grid, grid)], "prefix")
-        query = loaded.run_clean(tokens, [prefix.layout(grid).query], [prefix.segment])
+        query = loaded.run_clean(tokens, [prefix.layout(grid).query], prefix.segments)
     assert (footprint.pair, footprint.query) == (prefix.nbytes, query.nbytes)
 
 
@@ -147,7 +147,7 @@ def test_compact_pairs_keep_a_quarter(folder):
 def test_the_worst_pass_decides():
     passes = {"step": Slope(0, 10), "decode": Slope(100, 0)}
     footprint = Footprint(
-        tuning=Tuning(), transformer=1000, vae=0, adapter=0, scratch=0, pair=50, query=20, passes=passes
+        tuning=Tuning(), transformer=1000, vae=0, adapter=0, scratch=0, pair=25, pairs=2, query=20, passes=passes
     )
     assert (footprint.worst(1), footprint.at(1)) == ("decode", 1150)
     assert (footprint.worst(9), footprint.at(9)) == ("step", 1000 + 50 + 180 + 90)

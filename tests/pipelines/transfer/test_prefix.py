@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from pipelines.transfer.attention import Memory, join
+from pipelines.transfer.attention import Memory
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.layout import Layout, layout
 from tests.tiny import CONTEXT, tiny_transformer, tiny_vae
@@ -38,9 +38,9 @@ def tokens_of(plan: Layout) -> dict[str, torch.Tensor]:
 def cached(family: Flux2, tokens: dict[str, torch.Tensor], order=(0, 1), compact=1) -> torch.Tensor:
     """The product's way: every clean block once, then the result."""
     plan = layout(PAIRS, QUERY, "prefix", compact)
-    pairs = join([family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in order])
-    query = family.run_clean(tokens["query"], [plan.query], [pairs])
-    return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [pairs, query])
+    pairs = [family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in order]
+    query = family.run_clean(tokens["query"], [plan.query], pairs)
+    return family.run_result(tokens["result"], plan.result, torch.tensor([T]), [*pairs, query])
 
 
 @torch.no_grad()
@@ -160,7 +160,6 @@ def test_memory_grows_with_the_pairs(family, tokens):
     with torch.no_grad():
         segments = [family.run_clean(tokens[f"pair{i}"], plan.pairs[i]) for i in range(2)]
     layers, heads, channels, floats = 4, 2, 32, 4
-    assert join(segments).nbytes == sum(s.nbytes for s in segments)
     assert segments[0].nbytes == 2 * layers * 32 * heads * channels * floats
     assert Memory(read=segments).slots == {}
 
@@ -172,4 +171,3 @@ def test_what_is_remembered_keeps_nothing_else_in_memory(family, tokens):
         segment = family.run_clean(tokens["query"], [plan.query])
     storages = {id(s): s for layer in segment.layers for s in (tensor.untyped_storage() for tensor in layer)}
     assert sum(storage.nbytes() for storage in storages.values()) == segment.nbytes
-    assert join([segment]) is segment

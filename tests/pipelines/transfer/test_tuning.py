@@ -2,12 +2,15 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import group_offloading
 from PIL import Image
 from torch import nn
 from torch._dynamo.utils import counters
@@ -168,6 +171,44 @@ def test_offloaded_blocks_compute_the_same(folder, lora):
     for editor in (plain, offloaded):
         editor.wear([Lora(lora)])
     assert same(edited(plain), edited(offloaded))
+
+
+class NoStream:
+    """What a stream of a GPU does to whoever waits for it, where there is none."""
+
+    def synchronize(self) -> None: ...
+
+    def stream(self, _: object) -> nullcontext[None]:
+        return nullcontext()
+
+    def current_stream(self) -> "NoStream":
+        return self
+
+
+def test_adapters_come_and_go_where_blocks_are_offloaded_ahead_of_use(folder, lora, monkeypatch):
+    """As on a GPU, where each group of layers has its parameters in pinned memory of the host."""
+    config = partial(
+        group_offloading.GroupOffloadingConfig,
+        offload_device=torch.device("cpu"), offload_type=group_offloading.GroupOffloadingType.BLOCK_LEVEL,
+        non_blocking=False, record_stream=False, low_cpu_mem_usage=False, num_blocks_per_group=1, stream=NoStream(),
+    )  # fmt: skip
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", lambda *_: NoStream())
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_to_cpu", staticmethod(lambda tensor, _: tensor.data.clone()))
+    monkeypatch.setattr(
+        group_offloading.ModuleGroup, "_pinned_memory_tensors", lambda group: nullcontext(dict(group.cpu_param_dict))
+    )
+    monkeypatch.setattr(
+        diffusers.ModelMixin,
+        "enable_group_offload",
+        lambda model, onload_device, **_: group_offloading._apply_group_offloading(
+            model, config(onload_device=onload_device)
+        ),
+    )
+    plain, offloaded = (Editor.load(folder, tuned=Tuning(offload=offload)) for offload in (False, True))
+    for worn in ([Lora(lora)], [Lora(lora, 0.5)], [], [Lora(lora)]):
+        for editor in (plain, offloaded):
+            editor.wear(worn)
+        assert same(edited(plain), edited(offloaded))
 
 
 def test_tiles_of_large_images_only(folder):
