@@ -25,7 +25,7 @@ from tests.tiny import CONTEXT, POOLED, make_tiny_base, make_tiny_flux1, tiny_tr
 
 SIDE = 4  # tokens of a square panel
 TEXT = 3
-STEPS = 5
+STEPS = 35  # the paper's
 T = 0.7
 PAIRS = [((4, 4), (4, 4)), ((2, 5), (2, 5))]
 QUERY = (3, 4)
