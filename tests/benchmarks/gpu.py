@@ -136,8 +136,8 @@ TINY_KLEIN = {"axes_dims_rope": (8, 8, 8, 8), "joint_attention_dim": 16, "guidan
 
 @dataclass(frozen=True)
 class Size:
-    """The bases, the sides of an image, and the batches that are measured. Under `proof` options only have to be seen to
-    run, so that most rows go without them."""
+    """The bases, the sides of an image, and the batches that are measured. For a `proof` options only have to be seen
+    to run, so that most rows go without them."""
 
     bases: dict[str, Base]
     sides: tuple[int, ...]
