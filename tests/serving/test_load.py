@@ -28,11 +28,11 @@ def edited(endpoint, number: int, **form: object) -> requests.Response:
 def test_results_under_mixed_load_are_those_of_the_editor(endpoint, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    names = [f"load-{number}" for number in range(4)]
+    names = [f"load-{number}" for number in range(8)]
     for number, name in enumerate(names):
-        publish(endpoint.registry, name, endpoint.base, 100 + number, rank=4 + number)
+        publish(endpoint.registry, name, endpoint.base, 100 + number, rank=4 + number % 4)
     draw = Random(0)
-    asked = [(n, draw.choice(names), draw.randrange(2**63), draw.choice([1, 2, 5])) for n in range(100)]
+    asked = [(n, draw.choice(names), draw.randrange(2**63), draw.choice([1, 2, 5])) for n in range(200)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         answers = list(pool.map(lambda a: edited(endpoint, a[0], adapter=a[1], seed=a[2], steps=a[3]), asked))
     assert {answer.status_code for answer in answers} == {200}
