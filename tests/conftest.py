@@ -13,7 +13,7 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from tests import rgw, s3
+from tests import quiet, rgw, s3  # noqa: F401 - the first is there for what it does
 from tests.tiny import make_tiny_base
 
 
