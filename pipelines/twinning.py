@@ -101,7 +101,7 @@ def _revision(base: str) -> str:
 def _check_alike(trained: str, distilled: str) -> None:
     """Raise UsageError unless an adapter of one fits the other, as far as their configurations tell."""
     from infra.errors import UsageError
-    from pipelines.transfer import bases
+    from pipelines.transfer import bases, loading
 
     folders = [bases.find_base(trained), bases.find_base(distilled)]
     classes = [bases.class_of(folder) for folder in folders]
@@ -109,7 +109,7 @@ def _check_alike(trained: str, distilled: str) -> None:
         raise UsageError(f"{distilled} is no twin of {trained}: one is a {classes[1]}, the other a {classes[0]}.")
     if bases.is_distilled(folders[0]) and not bases.is_distilled(folders[1]):
         raise UsageError(f"{trained} is distilled and {distilled} is not: name the base first that is trained on.")
-    shapes = [bases.shapes_of(folder) for folder in folders]
+    shapes = [loading.shapes_of(folder) for folder in folders]
     other = next((name for name in sorted(shapes[0] | shapes[1]) if shapes[0].get(name) != shapes[1].get(name)), None)
     if other:
         raise UsageError(

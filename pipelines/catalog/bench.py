@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIXES_KEPT = 8  # edits whose pairs stay remembered
-LARGEST_BATCH = 64
+USUAL_BATCH, LARGEST_BATCH = 8, 64
 ROOM = 0.45  # of the GPU's memory: a batch that took no more may be doubled
 BATCHES_TO_RECOVER = 32  # after which a batch that was too large is tried again
 
@@ -62,11 +62,11 @@ class Bench:
             base,
             adapter=loras,
             attention=usual.recipe.attention,
-            batch_size=batch_size or 8,
+            batch_size=batch_size or USUAL_BATCH,
             prompt_embeds=prompt,
             tuned=tuned,
         )
-        self.largest = batch_size or (LARGEST_BATCH if torch.cuda.is_available() else 8)
+        self.largest = batch_size or (LARGEST_BATCH if torch.cuda.is_available() else USUAL_BATCH)
         self.since_shrunk = BATCHES_TO_RECOVER
         self.worn, self.prompt = usual.recipe.adapter, usual.recipe.prompt
         self.prefixes: OrderedDict[Recipe, Prefix] = OrderedDict()
@@ -181,4 +181,4 @@ def _told(error: Exception) -> str:
         return "The base and its pairs do not fit into memory. `edit-transfer apply --plan` tells what does."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0].rstrip(".") if lines else type(error).__name__
-    return f"The base cannot be run in this way: {reason}. Leave out what you asked for of memory and speed."
+    return f"The base cannot be run in this way: {reason}. Run it without the options of memory and speed."

@@ -17,6 +17,7 @@ from infra.settings import Settings, expanded
 from pipelines import adapters
 from pipelines.adapters import Worn
 from pipelines.catalog import graph, manifest, parts, report, variants
+from pipelines.catalog.bench import USUAL_BATCH
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.feed import Feed, planned
 from pipelines.catalog.listing import Catalog, Input, Passed, canonical, list_catalog
@@ -30,7 +31,6 @@ from pipelines.transfer import bases, check_framing
 from pipelines.tuning import PLAIN, Tuning
 
 GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
-USUAL_BATCH = 8
 ROOM_TO_GROUP = 4  # batches that travel together where sizes differ, so that batches of one size fill
 
 

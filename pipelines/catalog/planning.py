@@ -12,7 +12,7 @@ import torch
 from infra import registry
 from infra.errors import UsageError
 from pipelines.adapters import strength_of
-from pipelines.catalog.bench import LARGEST_BATCH
+from pipelines.catalog.bench import LARGEST_BATCH, USUAL_BATCH
 from pipelines.transfer import bases
 from pipelines.transfer.footprint import RANK, Footprint, footprints, outlined
 from pipelines.transfer.layout import Attention
@@ -23,7 +23,6 @@ GB = 10**9
 CARDS = (24, 40, 80)  # GB, where there is no GPU
 CONTEXT = GB  # for CUDA itself, its libraries and what their kernels work in
 LOST = 0.04  # of a card, between the tensors
-USUAL_BATCH = 8  # that a job begins with
 
 # From the best results and speed to the least memory; with tiles where that takes less.
 WAYS = (

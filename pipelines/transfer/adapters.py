@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from infra.errors import AdapterNotFound
 from pipelines.transfer import names
-from pipelines.transfer.tuning import regroup
+from pipelines.transfer.tuning import MARK, linear_layers, regroup
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
 TEXT_ENCODER = ("text_encoder", "lora_te")  # how keys begin that are not for the transformer
 PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote
-MARK = ".lora_"  # between the name of a module and that of its LoRA matrix
 SETTINGS = "lora_adapter_metadata"  # under which diffusers keeps the settings of PEFT in a file
 NAME = "worn{}"  # of each LoRA inside the transformer
 
@@ -69,6 +69,11 @@ def _file_digest(path: Path) -> str:
         raise AdapterNotFound(f"There is no adapter file at {path}. Give the path of a LoRA in a .safetensors file.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def layers_of(transformer: nn.Module) -> list[str]:
+    """Where a LoRA of ours sits: the linear layers of the blocks, by the names that they have without any."""
+    return [name.removesuffix(".base_layer") for name in linear_layers(transformer)]
 
 
 def wear(transformer: Transformer, loras: Sequence[Lora], worn: Sequence[Outline] = ()) -> list[Outline]:

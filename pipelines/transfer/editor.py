@@ -14,11 +14,11 @@ from torch import Tensor
 
 from infra.errors import PairError
 from pipelines.restore import Draft
-from pipelines.transfer import adapters, bases, passes, prompts, tuning
+from pipelines.transfer import adapters, bases, loading, passes, prompts, tuning
 from pipelines.transfer.adapters import Lora
-from pipelines.transfer.bases import Quantised
 from pipelines.transfer.family import Family, Prompt, suited
 from pipelines.transfer.layout import Attention, Grid, compacted
+from pipelines.transfer.loading import Quantised
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.pictures import check_framing, fitted, resized, to_images, to_tensor
 from pipelines.transfer.sampler import denoise, draw_noise
@@ -103,7 +103,7 @@ class Editor:
             dtype: bfloat16 on a GPU, else float32.
             attention, max_area: the base's own by default.
             prompt_embeds: precomputed text, (1, T, E); None means no text; by default what the base brings, if any.
-            quantised: keep the transformer's weights in fewer bits while it is trained (see `bases.quantise`).
+            quantised: keep the transformer's weights in fewer bits while it is trained (see `loading.quantise`).
             compact: show pairs with so many times fewer tokens a side, as the adapter was trained.
             tuned: how the base is run: with less memory or time, for something.
 
@@ -117,8 +117,8 @@ class Editor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         text = prompts.of_base(folder) if isinstance(prompt_embeds, str) else prompt_embeds
-        family = bases.load_family(folder, device, dtype, tuned=tuned)
-        bases.quantise(family.transformer, quantised, dtype)
+        family = loading.load_family(folder, device, dtype, tuned=tuned)
+        loading.quantise(family.transformer, quantised, dtype)
         editor = cls(
             family,
             base=str(base) if base is not None else folder.name,

@@ -19,17 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from infra.errors import BaseNotFound
-from pipelines.transfer import bases, passes, prompts
-from pipelines.transfer.adapters import MARK
+from pipelines.transfer import bases, loading, passes, prompts
+from pipelines.transfer.adapters import layers_of
 from pipelines.transfer.family import Family, suited
 from pipelines.transfer.layout import Attention, Grid, compacted, working_size
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.sampler import euler_step
 from pipelines.transfer.tally import Tally, tallied
-from pipelines.transfer.tuning import INT4_GROUP, light_layers
+from pipelines.transfer.tuning import BLOCKS, INT4_GROUP, MARK, light_layers
 from pipelines.tuning import Tuning, Weights
 
-BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 RANK = 16  # of an adapter, unless told
 BATCHES = 1, 2  # that are run; all others follow
 AT_ONCE = 2  # blocks on the GPU under offloading: one that runs, and one that is on its way
@@ -125,7 +124,7 @@ def outlined(
     Raises:
         BaseNotFound: its configuration makes no models.
     """
-    settings, family = bases.settings_of(folder), bases.outline(folder, torch.bfloat16)
+    settings, family = bases.settings_of(folder), loading.outline(folder, torch.bfloat16)
     family.prompt = suited(prompts.of_base(folder), family.silence).to(family.device, torch.bfloat16)
     for index, rank in enumerate(ranks):
         _wear(family.transformer, rank, f"worn{index}")
@@ -143,11 +142,7 @@ def outlined(
 def _wear(transformer: Any, rank: int, name: str) -> None:
     from peft import LoraConfig
 
-    layers = [
-        name.removesuffix(".base_layer")
-        for name, module in transformer.named_modules()
-        if name.startswith(BLOCKS) and isinstance(module, nn.Linear) and MARK not in name
-    ]
+    layers = layers_of(transformer)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         transformer.add_adapter(LoraConfig(r=rank, target_modules=layers, init_lora_weights=False), name)

@@ -17,6 +17,8 @@ from infra.errors import UsageError
 from pipelines.transfer.attention import blocks_of
 from pipelines.tuning import StepCache, Tuning, Weights
 
+BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
+MARK = ".lora_"  # between the name of a module and that of its LoRA matrix
 MODULATION = ".norm"  # in the names of layers that turn an image's noise level into modulations
 FLOAT8_PRODUCTS = (8, 9)  # compute capability from which a GPU multiplies in FP8
 INT4_GROUP = 128  # weights that share a scale
@@ -32,11 +34,16 @@ def light_layers(transformer: nn.Module, weights: Weights) -> dict[str, Weights]
     if weights == "full":
         return {}
     modulating: Weights = "float8" if weights == "float8" else "int8"
-    return {
-        name: modulating if MODULATION in name else weights
+    return {name: modulating if MODULATION in name else weights for name in linear_layers(transformer)}
+
+
+def linear_layers(transformer: nn.Module) -> list[str]:
+    """Names of the blocks' own linear layers, those of LoRAs left out."""
+    return [
+        name
         for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and "transformer_blocks." in name and ".lora_" not in name
-    }
+        if isinstance(module, nn.Linear) and name.startswith(BLOCKS) and MARK not in name
+    ]
 
 
 def lighten(transformer: Any, weights: Weights, device: torch.device) -> None:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipelines.transfer.adapters import loader_of
+from pipelines.transfer.adapters import layers_of, loader_of
 
 if TYPE_CHECKING:
     from pipelines.transfer.adapters import Transformer
 
 NAME = "adapter"  # of the LoRA inside the transformer while it is trained
-BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 
 
 class LoraWeights(nn.Module):
@@ -30,11 +29,7 @@ class LoraWeights(nn.Module):
         from peft import LoraConfig
 
         super().__init__()
-        layers = [
-            name
-            for name, module in transformer.named_modules()
-            if name.startswith(BLOCKS) and isinstance(module, nn.Linear)
-        ]
+        layers = layers_of(transformer)
         transformer.requires_grad_(False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # PEFT draws the first matrices from the global generator

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from infra.errors import UsageError
-from pipelines.transfer.bases import Quantised
 from pipelines.transfer.layout import Attention
+from pipelines.transfer.loading import Quantised
 
 Precision = Literal["float32", "bfloat16"]
 FEW = 5  # pairs; from here on there is enough to fill a higher rank

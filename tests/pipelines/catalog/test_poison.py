@@ -91,7 +91,7 @@ def test_what_cannot_run_at_all_stops_the_job_in_a_sentence(bench, monkeypatch):
         raise RuntimeError("No viable backend.\nAnd much more")
 
     monkeypatch.setattr(bench.editor.family, "encode", broken)
-    with pytest.raises(UsageError, match=r"cannot be run in this way: No viable backend\. Leave out"):
+    with pytest.raises(UsageError, match=r"cannot be run in this way: No viable backend\. Run it without"):
         bench._begin()
 
 

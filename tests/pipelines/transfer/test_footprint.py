@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infra.errors import BaseNotFound
-from pipelines.transfer import bases
+from pipelines.transfer import bases, loading
 from pipelines.transfer.family import Family
 from pipelines.transfer.footprint import (
     RANK,
@@ -38,7 +38,7 @@ def folder(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(folder) -> Family:
-    return bases.load_family(folder, CPU, torch.bfloat16)
+    return loading.load_family(folder, CPU, torch.bfloat16)
 
 
 def bare(family: Family, attention: Attention = "prefix", side: int = 64, compact: int = 1) -> Outlined:
@@ -56,7 +56,7 @@ def test_weights_are_those_of_the_loaded_models(folder, loaded):
 
 
 def test_adapters_are_those_that_training_makes(folder):
-    transformer = bases.load_family(folder, CPU, torch.bfloat16).transformer
+    transformer = loading.load_family(folder, CPU, torch.bfloat16).transformer
     floats = sum(weight.numel() for weight in LoraWeights(transformer, RANK, 0).weights)
     assert counted(outlined(folder)).adapter == 2 * floats
     assert counted(outlined(folder, ranks=(RANK, 2 * RANK))).adapter == 3 * 2 * floats
@@ -74,7 +74,7 @@ def test_kept_are_the_keys_and_values(folder, loaded):
 @pytest.mark.parametrize("attention", ["prefix", "full", "joint"])
 def test_passes_take_on_meta_what_they_take_when_they_compute(folder, loaded, attention):
     """But for a few bytes: flash attention also returns the state of its random numbers."""
-    meta = counted(bare(bases.outline(folder, torch.bfloat16), attention))
+    meta = counted(bare(loading.outline(folder, torch.bfloat16), attention))
     computed = counted(bare(loaded, attention))
     assert (meta.pair, meta.query) == (computed.pair, computed.query)
     for name, slope in meta.passes.items():
@@ -83,7 +83,7 @@ def test_passes_take_on_meta_what_they_take_when_they_compute(folder, loaded, at
 
 def test_batches_grow_evenly(folder, loaded, monkeypatch):
     """What is told of any batch follows from batches of one and two."""
-    outline = bare(bases.outline(folder, torch.bfloat16))
+    outline = bare(loading.outline(folder, torch.bfloat16))
     told = counted(outline)
     monkeypatch.setattr("pipelines.transfer.footprint.BATCHES", (1, 4))
     seen = counted(outline)
@@ -95,7 +95,7 @@ def test_batches_grow_evenly(folder, loaded, monkeypatch):
 
 
 def test_quantised_are_the_linear_layers_of_the_blocks_and_modulations_have_8_bits(folder):
-    transformer = bases.skeleton(folder).bfloat16()
+    transformer = loading.skeleton(folder).bfloat16()
     full, light = layer_bytes(transformer), layer_bytes(transformer, "int8")
     shrunk = {name for name in full if light[name] < full[name]}
     assert "transformer_blocks.0.attn.to_q" in shrunk and all("transformer_blocks." in name for name in shrunk)
@@ -107,7 +107,7 @@ def test_quantised_are_the_linear_layers_of_the_blocks_and_modulations_have_8_bi
 @pytest.mark.parametrize("weights", ["int8", "float8"])
 def test_light_weights_are_those_of_torchao(folder, weights):
     pytest.importorskip("torchao")
-    light = bases.load_family(folder, CPU, torch.bfloat16, tuned=Tuning(weights=weights)).transformer
+    light = loading.load_family(folder, CPU, torch.bfloat16, tuned=Tuning(weights=weights)).transformer
     taken = sum(sum(part.nbytes for part in _parts(weight)) for weight in light.state_dict().values())
     assert counted(outlined(folder), Tuning(weights=weights)).transformer == taken
 
@@ -132,7 +132,7 @@ def test_offloading_leaves_two_blocks_on_the_gpu(folder, loaded):
 
 
 def test_tiles_take_less_where_images_are_larger_than_they_are(folder):
-    family = bases.outline(folder, torch.bfloat16)
+    family = loading.outline(folder, torch.bfloat16)
     family.vae.tile_sample_min_size, family.vae.tile_latent_min_size = 64, 8
     whole, tiled = footprints(bare(family, side=128), [Tuning(), Tuning(tiling=True)])
     assert tiled.passes["decode"].at(1) < whole.passes["decode"].at(1) / 2
@@ -140,7 +140,7 @@ def test_tiles_take_less_where_images_are_larger_than_they_are(folder):
 
 
 def test_compact_pairs_keep_a_quarter(folder):
-    family = bases.outline(folder, torch.bfloat16)
+    family = loading.outline(folder, torch.bfloat16)
     assert counted(bare(family, compact=2)).pair == counted(bare(family)).pair // 4
 
 

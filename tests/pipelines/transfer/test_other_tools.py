@@ -15,7 +15,7 @@ from infra import registry
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
-from pipelines.transfer import Editor, Lora, bases, names
+from pipelines.transfer import Editor, Lora, bases, loading, names
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import SPELLINGS, linears, pairs_of, random_lora, shapes_of, stacked, told
 from tests.tiny import CONTEXT, POOLED, make_tiny_flux1, tiny_transformer, tiny_transformer1
@@ -149,7 +149,7 @@ def flux1(tmp_path_factory):
 
 def published(folder, path):
     """A file with the keys of the paper's adapter: ai-toolkit's, rank 16, float16, every Linear of every block."""
-    weights = random_lora(bases.skeleton(folder), rank=RANK, dtype=torch.float16)
+    weights = random_lora(loading.skeleton(folder), rank=RANK, dtype=torch.float16)
     kept = {f"transformer.{key}": value for key, value in weights.items() if "transformer_blocks." in key}
     save_file(kept, path, {"format": "pt", "software": '{"name": "ai-toolkit"}'})
     return path
