@@ -50,14 +50,14 @@ def import_(
     from infra.registry.layout import CARD, PROMPT, WEIGHTS
     from infra.settings import from_environment
     from pipelines import texts
-    from pipelines.transfer import adapters, bases, loading
+    from pipelines.transfer import bases, loading, lorafile
     from pipelines.transfer.layout import Attention
 
     if attention not in get_args(Attention):
         raise UsageError(f"--attention can be {' or '.join(get_args(Attention))}, not {attention}.")
     folder = bases.find_base(base or from_environment().base)
     with tempfile.TemporaryDirectory() as scratch:
-        plain, rank = adapters.rewritten(loading.skeleton(folder), file, Path(scratch))
+        plain, rank = lorafile.rewritten(loading.skeleton(folder), file, Path(scratch))
         weights = plain.read_bytes()
     told = {"name": base or folder.name, "revision": bases.revision_of(folder), "class": bases.class_of(folder)}
     about = {"base": told, "attention": attention, "rank": rank, "edits": [], "pairs": [], "exemplars": []}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pipelines.transfer.adapters import Transformer
+    from pipelines.transfer.lorafile import Transformer
 
 Weights = dict[str, Tensor]  # key in a LoRA's file: its matrix
 Table = dict[str, tuple[str, ...]]  # name of a layer: our names of the layers that are stacked in it

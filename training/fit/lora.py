@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipelines.transfer.adapters import layers_of, loader_of
+from pipelines.transfer.adapters import layers_of
+from pipelines.transfer.lorafile import loader_of
 
 if TYPE_CHECKING:
-    from pipelines.transfer.adapters import Transformer
+    from pipelines.transfer.lorafile import Transformer
 
 NAME = "adapter"  # of the LoRA inside the transformer while it is trained
 
