@@ -21,8 +21,9 @@ from pipelines.catalog import duplicates, stages
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.duplicates import Duplicates
 from pipelines.catalog.feed import planned
-from pipelines.catalog.job import Options, Prepared, job_of, workers_here
+from pipelines.catalog.job import Prepared, job_of, workers_here
 from pipelines.catalog.listing import Catalog, Input, Passed, list_catalog
+from pipelines.catalog.options import Options
 from pipelines.catalog.plan import Settled
 from pipelines.restore import finished
 

@@ -21,6 +21,7 @@ from pipelines.catalog.bench import USUAL_BATCH
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.feed import Feed, planned
 from pipelines.catalog.listing import Catalog, Input, Passed, canonical, list_catalog
+from pipelines.catalog.options import Options
 from pipelines.catalog.plan import Settled, Task
 from pipelines.catalog.progress import Meter
 from pipelines.catalog.summary import REPORT, Summary
@@ -28,36 +29,9 @@ from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant, recipe_of, sha256
 from pipelines.texts import Text, texts_for
 from pipelines.transfer import bases, check_framing
-from pipelines.tuning import PLAIN, Tuning
 
 GLANCE = 1000  # images that are looked at before a job starts; fewer are known by then
 ROOM_TO_GROUP = 4  # batches that travel together where sizes differ, so that batches of one size fill
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `edit-transfer apply` was asked for. Paths and URIs as given; None means the default."""
-
-    pairs: Sequence[tuple[str, str]]
-    input: str
-    output: str
-    adapters: Sequence[str] = ()
-    scale: float = 1.0
-    registry: str | None = None
-    base: str | None = None
-    prompt: str | None = None
-    workers: int | None = None
-    batch_size: int | None = None
-    steps: int | None = None
-    seed: int = 0
-    format: str | None = None
-    restore: bool = False
-    limit: int | None = None
-    fresh: bool = False
-    retry_failed: bool = False
-    stage: bool = False
-    price_per_hour: float | None = None
-    tuned: Tuning = PLAIN
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pipelines.catalog.figures import Figures, Totals
 from pipelines.catalog.summary import FAILURES, Summary
 
 if TYPE_CHECKING:
-    from pipelines.catalog.job import Options, Prepared
+    from pipelines.catalog.job import Prepared
+    from pipelines.catalog.options import Options
 
 SHEET = 60  # images that are shown at most
 WORST = 24  # of them, where there are more

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from pipelines.catalog.job import Options
+from pipelines.catalog.options import Options
 from pipelines.transfer import Editor
 from tests.benchmarks.catalogs import write_catalog
 from tests.benchmarks.watch import watched

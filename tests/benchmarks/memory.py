@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from pipelines.catalog.counts import Counts
-from pipelines.catalog.job import Options
+from pipelines.catalog.options import Options
 from tests.benchmarks.catalogs import write_catalog
 from tests.benchmarks.watch import Watch, watched
 

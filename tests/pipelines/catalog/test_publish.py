@@ -1,102 +1,20 @@
-"""`edit-transfer publish` and `revert`, on folders and buckets, killed everywhere."""
+"""`edit-transfer publish` and `revert`, on folders and buckets."""
 
-import importlib
-import io
 import json
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from infra import store
 from infra.cli import app
 from infra.errors import EditTransferError, LeaseHeld, StoreUnavailable, UsageError
 from infra.registry import lease
-from pipelines.catalog import manifest, moving, publication
-from pipelines.catalog.work import sha256
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-STAGED = "staged-0123456789ab"
-VERBS = ("write", "write_if_absent", "copy", "delete")
-SAYING = [name for name in manifest.SCHEMA.names if name != "finished_at"]
-
-lease_module = importlib.import_module("infra.registry.lease")
-
-
-class Killed(BaseException):
-    """What nothing in the program catches, as SIGKILL."""
-
-
-class Shop:
-    """An output folder with results of earlier jobs, and a staged job in it. Inputs are called as their results."""
-
-    def __init__(self, place: str) -> None:
-        self.place, self.job = place, store.join(place, "jobs", STAGED)
-
-    def edit(self, folder: str, job_id: str, results: dict[str, str | None], at: int, uri: str = "in/{}") -> None:
-        """Results of a job, None for a failure, as `apply` leaves them."""
-        rows = []
-        for name, content in results.items():
-            row = {"uri": uri.format(name), "relative_path": name, "job_id": job_id, "input_etag": f"etag of {name}"}
-            row |= {"work_id": sha256(f"{job_id} {name}".encode()), "finished_at": START + timedelta(seconds=at)}
-            if content is None:
-                rows.append(row | {"status": "failed", "error_code": "truncated"})
-                continue
-            result = store.join(folder, "images", name)
-            store.write(result, content.encode())
-            done = {"status": "done", "result_uri": result, "result_sha256": sha256(content.encode())}
-            rows.append(row | done | {"scores": {"change": 0.5}, "seconds": 1.5})
-        manifest.append(store.join(folder, "manifest"), rows)
-
-    @property
-    def images(self) -> dict[str, str]:
-        """What lies in the output folder."""
-        root = store.join(self.place, "images", "")
-        return {
-            found.uri.removeprefix(root): store.read(found.uri).decode()
-            for found in store.list_objects(root.rstrip("/"))
-        }
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """What the manifest of the output folder says, but for when."""
-        return manifest.read(store.join(self.place, "manifest"), SAYING).to_pylist()
-
-    @property
-    def state(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
-        return self.images, self.rows
-
-    def publish(self, partial: bool = False) -> moving.Published:
-        return moving.publish(publication.find(self.job), quiet(), partial)
-
-    def revert(self) -> moving.Reverted:
-        return moving.revert(publication.find(self.job), quiet())
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
-
-
-NEW = {"a.jpg": "a2", "b.jpg": "b2", "c/c.png": "c2", "d.jpg": "d2", "e.jpg": "e2"}
-
-
-def stocked(place: str) -> Shop:
-    """a was edited before; b failed; c lies there without a row; d is new; e's place is owned by another input; f fails
-    now; g stays out of it."""
-    shop = Shop(place)
-    shop.edit(place, "first", {"a.jpg": "a1", "b.jpg": None, "f.jpg": "f1", "g.jpg": "g1"}, at=1)
-    shop.edit(place, "other", {"e.jpg": "e1"}, at=2, uri="elsewhere/{}")
-    store.write(store.join(place, "images", "c/c.png"), b"c1")
-    shop.edit(shop.job, "staged", NEW | {"f.jpg": None}, at=3)
-    return shop
+from pipelines.catalog import manifest, publication
+from tests.pipelines.catalog.shops import NEW, SAYING, STAGED, Shop, stocked
 
 
 @pytest.fixture
@@ -168,94 +86,6 @@ def test_publishing_again_copies_nothing_that_is_in_place(shop, monkeypatch):
     shop.publish()
     monkeypatch.setattr(store, "copy", lambda *_: pytest.fail("copied again"))
     assert shop.publish().already == 5
-
-
-def killed_after(calls: int, act: Callable[[], Any]) -> bool:
-    """Whether `act` wanted more than so many changes of the store: then it gets no more, and ends as killed."""
-    left = iter(range(calls))
-
-    def until(verb: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if next(left, None) is None:
-                raise Killed
-            return verb(*arguments)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in VERBS:
-            patch.setattr(store, name, until(getattr(store, name)))
-        try:
-            act()
-        except Killed:
-            lease_module._PROCESS = secrets.token_hex(8)  # as another process sees its lease
-            return True
-    return False
-
-
-@pytest.fixture
-def restart(shop, tmp_path, monkeypatch) -> Callable[[], None]:
-    """Brings back the state that the shop is in at the first call."""
-    monkeypatch.setattr(lease_module, "_PROCESS", lease_module._PROCESS)  # the kills change it
-    saved = tmp_path / "saved"
-
-    def again() -> None:
-        if saved.exists():
-            shutil.rmtree(shop.place)
-            shutil.copytree(saved, shop.place)
-        else:
-            shutil.copytree(shop.place, saved)
-
-    return again
-
-
-def test_publish_may_be_killed_between_any_two_of_its_changes(shop, restart):
-    restart()
-    before = shop.state
-    shop.publish()
-    published = shop.state
-    for calls in count():
-        restart()
-        killed = killed_after(calls, shop.publish)
-        if calls % 3 == 0:
-            killed_after(calls // 2, shop.publish)  # once more, on the way
-        shop.publish()
-        assert shop.state == published, calls
-        if calls % 4 == 0:
-            shop.revert()
-            assert shop.state == before, calls
-        if not killed:
-            break
-    assert calls > 20
-
-
-@pytest.mark.slow
-def test_revert_may_be_killed_between_any_two_of_its_changes(shop, restart):
-    before = shop.state
-    shop.publish()
-    published = shop.state
-    for calls in count():
-        restart()
-        killed = killed_after(calls, shop.revert)
-        if calls % 4 == 1:
-            shop.publish()  # instead of reverting again
-            assert shop.state == published, calls
-        shop.revert()
-        assert shop.state == before, calls
-        if not killed:
-            break
-    assert calls > 20
-
-
-def test_a_killed_publication_can_be_reverted(shop, restart):
-    before = shop.state
-    for calls in count(step=3):
-        restart()
-        killed = killed_after(calls, shop.publish)
-        shop.revert()
-        assert shop.state == before, calls
-        if not killed:
-            break
 
 
 def test_what_a_later_job_has_edited_is_left_alone(either):
