@@ -51,6 +51,7 @@ from pipelines.transfer.layout import Grid, layout
 from pipelines.transfer.passes import remember, velocity_field
 from pipelines.transfer.sampler import Velocity, denoise, euler_move, euler_step
 from pipelines.transfer.tuning import compile_blocks, lighten
+from tests.fullsize import FLUX1_VAE, FLUX2_VAE, TRANSFORMERS
 from training.fit.draw import Group
 from training.fit.lora import LoraWeights
 from training.fit.loss import group_loss
@@ -110,25 +111,9 @@ class Case:
         return self.letter == "t"
 
 
-FLUX1_VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
 TINY_VAE = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4}
-FLUX1 = Base("flux1", {"guidance_embeds": True}, FLUX1_VAE, 35, 512)
-KLEIN = Base(
-    "flux2",
-    {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
-     "guidance_embeds": False},
-    {"block_out_channels": (128, 256, 512, 512)}, 4, 512,
-)  # fmt: skip
+FLUX1 = Base("flux1", TRANSFORMERS["FLUX.1-dev"], FLUX1_VAE, 35, 512)
+KLEIN = Base("flux2", TRANSFORMERS["FLUX.2-klein-4B"], FLUX2_VAE, 4, 512)
 SMALL = {"num_layers": 1, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
 TINY_FLUX1 = {"axes_dims_rope": (8, 12, 12), "joint_attention_dim": 16, "pooled_projection_dim": 16}
 TINY_KLEIN = {"axes_dims_rope": (8, 8, 8, 8), "joint_attention_dim": 16, "guidance_embeds": False}

@@ -10,42 +10,21 @@ from typer.testing import CliRunner
 
 from infra.cli import app
 from pipelines.catalog import planning
+from pipelines.transfer import bases
+from tests.fullsize import FLUX1_VAE, FLUX2_VAE, TRANSFORMERS, class_of
 
-VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "sample_size": 1024,
-}
-BASES = {
-    "FLUX.1-dev": (
-        {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        {"_class_name": "AutoencoderKL"} | VAE,
-    ),
-    "FLUX.2-klein-4B": (
-        {
-            "_class_name": "Flux2Transformer2DModel",
-            "num_layers": 5,
-            "num_single_layers": 20,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 7680,
-            "guidance_embeds": False,
-        },
-        {"_class_name": "AutoencoderKLFlux2", "block_out_channels": [128, 256, 512, 512]},
-    ),
-}
 GB = 10**9
 
 
 def configured(folder: Path, name: str, **settings: int) -> Path:
     """A base's folder as it is before its weights are downloaded."""
-    for part, config in zip(("transformer", "vae"), BASES[name], strict=True):
+    kind = class_of(name)
+    vae = FLUX1_VAE if kind == "FluxTransformer2DModel" else FLUX2_VAE
+    parts = {
+        "transformer": TRANSFORMERS[name] | {"_class_name": kind},
+        "vae": vae | {"_class_name": bases.KINDS[kind].vae, "sample_size": 1024},
+    }
+    for part, config in parts.items():
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(config))
     (folder / "scheduler").mkdir()

@@ -106,7 +106,6 @@ def test_quantised_are_the_linear_layers_of_the_blocks_and_modulations_have_8_bi
 
 @pytest.mark.parametrize("weights", ["int8", "float8"])
 def test_light_weights_are_those_of_torchao(folder, weights):
-    pytest.importorskip("torchao")
     light = loading.load_family(folder, CPU, torch.bfloat16, tuned=Tuning(weights=weights)).transformer
     taken = sum(sum(part.nbytes for part in _parts(weight)) for weight in light.state_dict().values())
     assert counted(outlined(folder), Tuning(weights=weights)).transformer == taken

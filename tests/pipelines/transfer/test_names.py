@@ -2,38 +2,26 @@
 
 import itertools
 
+import diffusers
 import pytest
 import torch
-from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
 from diffusers.loaders import single_file_utils
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, FluxLoraLoaderMixin
 
 from pipelines.transfer import names
+from tests.fullsize import TRANSFORMERS, class_of
 from tests.loras import SPELLINGS, linears, shapes_of, told
 
 RANK = 16
-KLEIN = {"attention_head_dim": 128, "guidance_embeds": False}
-SIZES = {
-    "FLUX.1-dev": (FluxTransformer2DModel, {"guidance_embeds": True}),
-    "FLUX.2-klein-4B": (
-        Flux2Transformer2DModel,
-        KLEIN | {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680},
-    ),
-    "FLUX.2-klein-9B": (
-        Flux2Transformer2DModel,
-        KLEIN | {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288},
-    ),
-    "FLUX.2-dev": (Flux2Transformer2DModel, {}),
-}
 LINEARS = {"FLUX.1-dev": 504, "FLUX.2-klein-4B": 109, "FLUX.2-klein-9B": 153, "FLUX.2-dev": 203}
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=TRANSFORMERS)
 def full(request):
     """A model of full size without weights."""
-    model, config = SIZES[request.param]
+    model = getattr(diffusers, class_of(request.param))
     with torch.device("meta"):
-        return model(**config)
+        return model(**TRANSFORMERS[request.param])
 
 
 def official(model) -> dict[str, tuple[int, int]]:
@@ -83,7 +71,7 @@ def foreign_lora(model, spelling: str, *, alpha: float | None = None) -> dict[st
 def converted(model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What diffusers' converter of whole checkpoints makes of official weights; the model's own rows, in its order."""
     checkpoint = {f"{name}.weight": weights[f"diffusion_model.{name}.lora_B.weight"] for name in official(model)}
-    if isinstance(model, Flux2Transformer2DModel):
+    if isinstance(model, diffusers.Flux2Transformer2DModel):
         return single_file_utils.convert_flux2_transformer_checkpoint_to_diffusers(checkpoint)
     checkpoint |= {f"{key.removesuffix('weight')}bias": weight[:, 0] for key, weight in checkpoint.items()}
     streams = {f"double_blocks.{n}.{s}_attn" for n in range(model.config.num_layers) for s in ("img", "txt")}
@@ -167,7 +155,7 @@ def test_stock_diffusers_reads_what_is_written_for_ai_toolkit(full):
 
 def test_ai_toolkit_trains_as_many_layers_of_flux1_as_it_says():
     """'create LoRA for U-Net: 494 modules', says its log for FLUX.1-dev."""
-    model, config = SIZES["FLUX.1-dev"]
+    model, config = diffusers.FluxTransformer2DModel, TRANSFORMERS["FLUX.1-dev"]
     with torch.device("meta"):
         layers = linears(model(**config))
     assert sum("transformer_blocks." in name for name in layers) == 494
