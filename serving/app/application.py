@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from infra.errors import EditTransferError
@@ -35,7 +36,8 @@ Where keys were made (`edit-transfer keys create`), send one: `Authorization: Be
 
 def application(services: Services) -> FastAPI:
     """The application over these services."""
-    app = FastAPI(title="Edit Transfer", version=version("edit-transfer"), description=ABOUT, redoc_url=None)
+    about: dict[str, Any] = {"title": "Edit Transfer", "version": version("edit-transfer"), "description": ABOUT}
+    app = FastAPIOffline(redoc_url=None, **about)  # pages that need no other server
 
     async def failed(request: Request, error: Exception) -> Response:
         return services.failures.answer(error)
