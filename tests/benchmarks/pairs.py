@@ -27,7 +27,7 @@ from training.evaluation.suite import evaluate_scenes, to_image
 from training.fit.fitting import Fit
 from training.fit.options import Options, settings_for
 from training.fit.rehearsal import kept_pairs
-from training.pairs.check import Pair
+from pipelines.pairs.check import Pair
 from training.scenes import EVERY_FAMILY, draw_parameters, draw_subjects, render
 
 

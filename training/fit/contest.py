@@ -16,7 +16,7 @@ from pipelines import adapters, texts
 from pipelines.adapters import Worn
 from training.fit.judge import Trial, judge, trials
 from training.fit.publishing import Work
-from training.pairs.check import Pair, decoded
+from pipelines.pairs.check import Pair, decoded
 
 
 @dataclass(frozen=True)

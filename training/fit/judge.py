@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.transfer import Editor
 from training.evaluation.metrics import changed_region, psnr
 from training.evaluation.suite import to_pixels
-from training.pairs.check import Pair
+from pipelines.pairs.check import Pair
 
 ONE_IN = 6  # of the pairs of an edit are held out, or of the edits
 ENOUGH = 4  # pairs of an edit, or edits of two pairs: below, all are needed for training

@@ -11,7 +11,7 @@ from pipelines.transfer import bases
 from training.fit.settings import Settings, usual_rank, usual_steps
 
 if TYPE_CHECKING:
-    from training.pairs.check import Pair
+    from pipelines.pairs.check import Pair
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from pipelines import texts
 from pipelines.transfer import bases
 from training.fit.run import Fitted
 from training.fit.settings import Settings
-from training.pairs.check import Pair
+from pipelines.pairs.check import Pair
 
 HOW = ("workers", "precision", "checkpointing")  # settings of the machine: elsewhere it is still the same work
 

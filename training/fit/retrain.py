@@ -19,7 +19,7 @@ from training.fit.judge import MOST_JUDGED
 from training.fit.options import Options
 from training.fit.publishing import Work
 from training.fit.train import LEASE_SECONDS, base_of, fitted_version, work_for
-from training.pairs.check import Pair, check_pairs, usable
+from pipelines.pairs.check import Pair, check_pairs, usable
 from training.pairs.show import tell_unusable
 
 JUDGED_ONE_IN = 3  # of the new pairs: training does not see them, the candidate and production are judged by them

@@ -22,7 +22,7 @@ from training.fit.publishing import Work, publish
 from training.fit.rehearsal import kept_pairs
 from training.fit.watch import Watch
 from training.fit.worker import Order
-from training.pairs.check import Checked, Pair, check_pairs, usable
+from pipelines.pairs.check import Checked, Pair, check_pairs, usable
 
 LEASE_SECONDS = 60
 

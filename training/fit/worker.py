@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.errors import EditTransferError, ImageError, PairError
 from training.fit.settings import Settings
-from training.pairs.check import Pair
+from pipelines.pairs.check import Pair
 
 STATE, WEIGHTS, OUTCOME, SAMPLES = "state.pt", "adapter.safetensors", "outcome.json", "samples.png"
 COLUMNS = ("before", "after", "query", "result", "truth")

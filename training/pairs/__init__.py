@@ -1,1 +1,1 @@
-"""Pairs in: find them, check them, show them."""
+"""Pairs on the command line: what can be used, and how they look."""

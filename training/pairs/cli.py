@@ -33,7 +33,7 @@ def check(
 
     from infra import settings
     from infra.errors import EXIT_SOME_FAILED
-    from training.pairs.check import check_pairs, usable
+    from pipelines.pairs.check import check_pairs, usable
     from training.pairs.show import show_table, to_json, write_sheet
 
     checked = check_pairs(source, settings.from_environment().max_pixels)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.errors import OutputError
-from training.pairs.check import Checked
+from pipelines.pairs.check import Checked
 from training.sheet import SheetRow, contact_sheet
 
 SHOWN = 60  # pairs on a sheet

@@ -18,7 +18,7 @@ from training.fit.judge import hold_out, trials
 from training.fit.loss import group_loss
 from training.fit.settings import Settings, usual_rank, usual_steps
 from training.fit.views import look_at
-from training.pairs.check import Pair
+from pipelines.pairs.check import Pair
 
 
 def settings(**changes):

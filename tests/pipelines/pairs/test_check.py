@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from infra import store
 from infra.cli import app
 from infra.errors import PairError, StoreError
-from training.pairs.check import check_pairs, usable
-from training.pairs.source import find_pairs
+from pipelines.pairs.check import check_pairs, usable
+from pipelines.pairs.source import find_pairs
 
 MANY = 10**8
 

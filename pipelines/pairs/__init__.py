@@ -1,0 +1,1 @@
+"""Pairs of before and after: find them, check them."""
