@@ -31,9 +31,6 @@ BATCHES_TO_RECOVER = 32  # after which a batch that was too large is tried again
 class Bench:
     """An Editor that does the edits of a job, one after the other.
 
-    On a CPU it computes with one thread, always: the number of threads decides the last bit of a sum, and so,
-    now and then, a pixel.
-
     Args:
         base: as Editor.load takes it.
         cache: folder on this machine that keeps the weights of adapters.
@@ -51,7 +48,6 @@ class Bench:
 
         from pipelines.transfer import Editor
 
-        torch.set_num_threads(1)
         self.edits, self.cache, self.base = edits, Path(cache), base
         usual = edits.usual
         loras = adapters.loras(usual.worn, self.cache)
