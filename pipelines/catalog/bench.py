@@ -100,6 +100,11 @@ class Bench:
         self._grow(len(queries))
         return results
 
+    @property
+    def numerics(self) -> str:
+        """What decides how its results are rounded (`Editor.numerics`)."""
+        return self.editor.numerics
+
     def _as_memory_allows(self, work: Callable[[], T]) -> T:
         """What comes of this; where a batch does not fit into memory it is done again in smaller ones."""
         while True:

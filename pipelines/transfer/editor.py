@@ -17,7 +17,7 @@ from pipelines.restore import Draft
 from pipelines.transfer import adapters, bases, loading, passes, prompts, tuning
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.family import Family, Prompt, suited
-from pipelines.transfer.invariance import edits
+from pipelines.transfer.invariance import edits, numerics_of
 from pipelines.transfer.layout import Attention, Grid, compacted
 from pipelines.transfer.loading import Quantised
 from pipelines.transfer.passes import Prefix
@@ -29,8 +29,8 @@ Pair = tuple[Image.Image, Image.Image]
 
 
 class Editor:
-    """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch, and
-    on a CPU with any number of threads: one computes, whatever torch is told.
+    """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch and,
+    on a CPU, whatever number of threads torch is told to use: one computes.
 
     `adapter_digest` names the adapters worn, None without any.
 
@@ -282,6 +282,11 @@ class Editor:
         sigmas = self.family.sigmas(steps, plan.result.tokens)
         with tuning.step_cached(self.family.transformer, self.tuned.step_cache, steps, self.residuals):
             return denoise(velocity, noise, sigmas)
+
+    @property
+    def numerics(self) -> str:
+        """What decides how its results are rounded: machine, dtype and versions, in a few words."""
+        return numerics_of(self.family.device, self.family.dtype)
 
     def fit(self, image: Image.Image) -> Image.Image:
         """The image in RGB at the size at which it goes through the model."""

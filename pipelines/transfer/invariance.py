@@ -8,9 +8,11 @@ one anyway (`loading`). Measured, that costs nothing (`tests/benchmarks/invarian
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import wraps
+from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache, wraps
+from pathlib import Path
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -103,3 +105,24 @@ def edits(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any,
             return method(self, *args, **kwargs)
 
     return run
+
+
+def numerics_of(device: torch.device, dtype: torch.dtype) -> str:
+    """What decides how results are rounded, in a few words: device, instruction set, dtype, versions.
+
+    Where two results of one work differ, these differ; a batch, a worker or a number of threads is never the reason.
+    """
+    kept = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {kept}, torch {torch.__version__}, CUDA {torch.version.cuda}"
+    return f"{_processor()} {torch.backends.cpu.get_cpu_capability()}, {kept}, torch {torch.__version__}"
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The model of this machine's processor, its architecture where nothing tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
