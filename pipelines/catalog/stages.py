@@ -139,8 +139,10 @@ def _edited(group: list[Item], bench: "Bench") -> list[Item]:
             return [group[0].failed(_image_error(error))]
         return [done for item in group for done in _edited([item], bench)]
     share = (time.perf_counter() - began) / len(group)
-    made = {"seconds": share, "numerics": bench.numerics}
-    return [replace(item, result=result, **made) for item, result in zip(group, results, strict=True)]
+    return [
+        replace(item, result=result, seconds=share, numerics=bench.numerics)
+        for item, result in zip(group, results, strict=True)
+    ]
 
 
 def _image_error(error: Exception) -> ImageError:

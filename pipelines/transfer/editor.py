@@ -29,8 +29,9 @@ Pair = tuple[Image.Image, Image.Image]
 
 
 class Editor:
-    """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch and,
-    on a CPU, whatever number of threads torch is told to use: one computes.
+    """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch.
+
+    On a CPU one thread computes, whatever torch is told: the number of threads would decide the last bit of a sum.
 
     `adapter_digest` names the adapters worn, None without any.
 

@@ -19,7 +19,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value, BSHD -> BSHD
 THREADS = 1  # of a process that edits on a CPU; several of them share the cores
 

@@ -18,7 +18,7 @@ def test_an_image_is_the_same_in_every_batch():
 
 
 def test_an_image_is_the_same_in_every_batch_under_kernels_that_treat_rows_unlike():
-    """Without batch invariance this names hundreds of passes."""
+    """Without batch invariance dozens of passes differ."""
     assert run_under("mkl compatible", "tests.rounding", *map(str, QUICK)) == ""
 
 
