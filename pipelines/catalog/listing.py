@@ -14,7 +14,7 @@ from infra import store
 from infra.errors import CatalogError, UsageError
 from pipelines import codec
 from pipelines.catalog import tables
-from pipelines.catalog.tables import TABLES
+from pipelines.catalog.tables import FAULT, TABLES_ARE, is_table
 
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
 UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
@@ -114,12 +114,19 @@ class Catalog:
         except OSError as error:
             raise CatalogError(f"{self.source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
         if empty:
-            raise CatalogError(f"{self.source}: there are no images in it.{self._hint()}")
+            raise CatalogError(f"{self.source}: {self._nothing()}")
 
-    def _hint(self) -> str:
-        if not self.passed.ignored:
-            return ""
-        return f" {self.passed.ignored} other files are no images, e.g. {self.passed.names[0]}."
+    def _nothing(self) -> str:
+        """Why there is nothing."""
+        nothing, passed = "there are no images in it.", self.passed
+        if passed.blank:
+            return f"{nothing} Rows with nothing in the column `uri`: {passed.blank}."
+        if _is_other_file(self.source):
+            return f"this is neither an image nor a table. {TABLES_ARE}"
+        if not passed.ignored:
+            return nothing
+        table = " To edit what a table names, give the table itself." if any(map(is_table, passed.names)) else ""
+        return f"{nothing} {passed.ignored} other files are no images, e.g. {passed.names[0]}.{table}"
 
 
 def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
@@ -128,15 +135,14 @@ def list_catalog(source: str, output: str, format: str | None = None) -> Catalog
     What lies in `output` itself is left out. The same URI twice is one input; of those that would share one result
     in this output format, all but the first fail and name it.
     """
-    suffix = PurePosixPath(source).suffix.lower()
-    if suffix not in TABLES and f"{canonical(source)}/".startswith(f"{canonical(output)}/"):
+    if not is_table(source) and f"{canonical(source)}/".startswith(f"{canonical(output)}/"):
         raise CatalogError(f"{source}: the input lies inside the output folder; choose another --output.")
     listing = _Listing(canonical(output), format, Passed())
     if store.scheme_of(source) != "file":
-        found = listing.table(source) if suffix in TABLES else listing.folder(source.rstrip("/"))
+        found = listing.table(source) if is_table(source) else listing.folder(source.rstrip("/"))
     else:
         try:
-            found = listing.local(Path(source).expanduser(), suffix)
+            found = listing.local(Path(source).expanduser())
         except OSError as error:
             raise CatalogError(f"{source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
     return Catalog(source, map(_checked, found), listing.passed)
@@ -168,12 +174,12 @@ class _Listing:
     format: str | None
     passed: Passed
 
-    def local(self, path: Path, suffix: str) -> Iterator[Input]:
+    def local(self, path: Path) -> Iterator[Input]:
         if path.is_dir():
             return self.folder(str(path.resolve()))
         if path.is_file():
-            path = path.resolve()
-            return self.table(str(path)) if suffix in TABLES else self.files(path.parent, [path])
+            named, path = path, path.resolve()
+            return self.table(str(path)) if is_table(named.name) else self.files(path.parent, [path])
         if glob.has_magic(str(path)):
             return self.files(*_matches(path.absolute()))
         raise CatalogError(f"{path}: there is no such folder, table or image.")
@@ -210,13 +216,16 @@ class _Listing:
     def table(self, uri: str) -> Iterator[Input]:
         import pyarrow as pa
 
-        schema = pa.schema([(name, pa.string()) for name in ("uri", "relative_path", "result", *OWN_COLUMNS)])
+        schema = pa.schema([(name, pa.string()) for name in ("uri", "relative_path", "result", FAULT, *OWN_COLUMNS)])
         for row in tables.one_each(self._named(uri), schema):
             self.passed.repeated -= 1
             if self._left_out(row["uri"]):
                 continue
             own = Own(**{name: row[name] for name in OWN_COLUMNS})
             image = Input(row["uri"], row["relative_path"], None, own=own)
+            if row[FAULT]:
+                yield image.failing("bad_row", row[FAULT])
+                continue
             if store.scheme_of(image.uri) == "file":
                 found = _looked_at(image.uri)
                 image = replace(image, etag=found.etag, size=found.size)
@@ -227,7 +236,7 @@ class _Listing:
         folder = uri.rpartition("/")[0]
         for block in tables.blocks(uri, ("uri", "relative_path", *OWN_COLUMNS), needed=("uri",)):
             for values in zip(*block.values(), strict=True):
-                row = {name: value or None for name, value in zip(block, values, strict=True)}
+                row = {name: _cell(value) for name, value in zip(block, values, strict=True)}
                 if row["uri"] is None:
                     self.passed.blank += 1
                     continue
@@ -236,6 +245,11 @@ class _Listing:
                 relative_path = str(PurePosixPath(path))
                 places = {name: _address(row[name] or "", folder) for name in PLACES if row.get(name)}
                 yield row | places | {"relative_path": relative_path, "result": result_name(relative_path, self.format)}
+
+
+def _cell(value: str | None) -> str | None:
+    """None for a blank one; what no path may hold is made visible."""
+    return value.replace("\0", "\\0") if value and value.strip() else None
 
 
 def _matches(pattern: Path) -> tuple[Path, list[Path]]:
@@ -247,6 +261,16 @@ def _matches(pattern: Path) -> tuple[Path, list[Path]]:
     return folder, sorted(
         path for path in found if not path.is_dir() and not hidden.search(str(path.relative_to(folder)))
     )
+
+
+def _is_other_file(source: str) -> bool:
+    """Whether it is one file, and neither an image nor a table by its name."""
+    if is_table(source) or PurePosixPath(source).suffix.lower() in IMAGES:
+        return False
+    if store.scheme_of(source) == "file":
+        return Path(canonical(source)).is_file()
+    is_key = canonical(source).count("/") > 2  # and not a bucket
+    return is_key and store.stat(canonical(source)) is not None
 
 
 def _looked_at(uri: str) -> store.Stored:
