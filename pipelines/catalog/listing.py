@@ -221,11 +221,11 @@ class _Listing:
             self.passed.repeated -= 1
             if self._left_out(row["uri"]):
                 continue
+            if row[FAULT]:  # what it asks for may stand in the wrong columns
+                yield Input(row["uri"], row["relative_path"], None).failing("bad_row", row[FAULT])
+                continue
             own = Own(**{name: row[name] for name in OWN_COLUMNS})
             image = Input(row["uri"], row["relative_path"], None, own=own)
-            if row[FAULT]:
-                yield image.failing("bad_row", row[FAULT])
-                continue
             if store.scheme_of(image.uri) == "file":
                 found = _looked_at(image.uri)
                 image = replace(image, etag=found.etag, size=found.size)

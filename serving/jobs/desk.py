@@ -10,7 +10,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError

@@ -5,6 +5,7 @@ row, which says why under FAULT; a file that cannot be read is one sentence.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from infra import store
@@ -24,11 +25,11 @@ TABLES_ARE = "A table is a .parquet, .csv, .tsv or .jsonl file with a column `ur
 
 def is_table(name: str) -> bool:
     """Whether a file of this name is meant as a table; what it is, it says itself."""
-    return name.lower().endswith(TABLES)
+    return PurePosixPath(name).name.lower().endswith(TABLES)
 
 
 def read_table(uri: str, names: Sequence[str], needed: Sequence[str]) -> Block:
-    """Those of the named columns that a table has, whole. Raises CatalogError, for a row's fault too, and NotInStore."""
+    """Those of the named columns that a table has, whole. Raises CatalogError, for a row's fault too; NotInStore."""
     columns: Block = {}
     for block in blocks(uri, names, needed):
         fault = next(filter(None, block.pop(FAULT)), None)

@@ -30,8 +30,8 @@ def blocks(text: TextIO, head: str, names: Sequence[str], needed: Sequence[str],
     lines = _Lines(text)
     if announced:
         next(lines)
-    header = _header(head[announced.end() :] if announced else head, separator)
-    padded = any(name != name.strip() for name in header)
+    header = _header(head[announced.end() :] if announced else head, separator, spaces=True)
+    padded = any(name.startswith(" ") for name in header)
     rows = _records(lines, csv.reader(lines, delimiter=separator, skipinitialspace=padded))
     header = next((fields for _, fields in rows), [])
     places = located(header, names, needed)
@@ -42,14 +42,15 @@ def _separator(head: str, names: set[str], usual: str) -> str:
     """That by which the header has most of the columns that are looked for; if none, by which it has most."""
 
     def found(separator: str) -> tuple[int, int]:
-        header = _header(head, separator)
+        header = _header(head, separator, spaces=False)
         return len(names & {plain(name) for name in header}), len(header)
 
     return max(usual + SEPARATORS, key=found)
 
 
-def _header(head: str, separator: str) -> list[str]:
-    rows = csv.reader(io.StringIO(head, newline=""), delimiter=separator, skipinitialspace=True)
+def _header(head: str, separator: str, spaces: bool) -> list[str]:
+    """The names of the columns, with or without the spaces before them."""
+    rows = csv.reader(io.StringIO(head, newline=""), delimiter=separator, skipinitialspace=not spaces)
     return next((row for row in rows if row), [])
 
 
