@@ -1,11 +1,10 @@
 """What a catalog holds: a folder or prefix, a glob, one image, or a table of URIs, as a stream of inputs."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,12 +13,12 @@ from infra import store
 from infra.errors import CatalogError, UsageError
 from pipelines import codec
 from pipelines.catalog import tables
+from pipelines.catalog.passed import Passed
 from pipelines.catalog.tables import FAULT, TABLES_ARE, is_table
 
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
 UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
-IGNORED_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,36 +64,6 @@ class Input:
 
 
 @dataclass
-class Passed:
-    """What a listing passed over, counted as it goes.
-
-    ignored   files that are no images, the first few by name
-    repeated  rows of a table that name a URI again
-    blank     rows of a table that name none
-    left_out  files that lie in the output folder
-    """
-
-    ignored: int = 0
-    names: tuple[str, ...] = ()
-    repeated: int = 0
-    blank: int = 0
-    left_out: int = 0
-
-    def ignore(self, uri: str) -> None:
-        self.ignored += 1
-        if len(self.names) < IGNORED_NAMED:
-            self.names = (*self.names, PurePosixPath(uri).name)
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Passed":
-        told = json.loads(data)
-        return cls(**(told | {"names": tuple(told["names"])}))
-
-
-@dataclass
 class Catalog:
     """The inputs, in a stable order, listed while they are iterated; `passed` is complete afterwards.
 
@@ -117,16 +86,9 @@ class Catalog:
             raise CatalogError(f"{self.source}: {self._nothing()}")
 
     def _nothing(self) -> str:
-        """Why there is nothing."""
-        nothing, passed = "there are no images in it.", self.passed
-        if passed.blank:
-            return f"{nothing} Rows with nothing in the column `uri`: {passed.blank}."
         if _is_other_file(self.source):
             return f"this is neither an image nor a table. {TABLES_ARE}"
-        if not passed.ignored:
-            return nothing
-        table = " To edit what a table names, give the table itself." if any(map(is_table, passed.names)) else ""
-        return f"{nothing} {passed.ignored} other files are no images, e.g. {passed.names[0]}.{table}"
+        return f"there are no images in it.{self.passed.told()}"
 
 
 def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
