@@ -37,15 +37,20 @@ def _place(found: Sequence[str], name: str) -> int | None:
     matching = [at for at, each in enumerate(found) if each == name]
     matching = matching or [at for at, each in enumerate(found) if plain(each) == name]
     if len(matching) > 1:
-        alike = " and ".join(f"`{found[at].strip()}`" for at in matching)
+        alike = " and ".join(f"`{_printable(found[at])}`" for at in matching)
         raise CatalogError(f"there are two columns `{name}` ({alike}); rename one.")
     return matching[0] if matching else None
 
 
 def _told(found: Sequence[str]) -> str:
-    names = [name.strip().encode("utf-8", "backslashreplace").decode()[:60] or "one without a name" for name in found]
+    names = [_printable(name) or "one without a name" for name in found]
     more = f" and {len(names) - COLUMNS_TOLD} more" if len(names) > COLUMNS_TOLD else ""
     return (", ".join(names[:COLUMNS_TOLD]) + more) or "none"
+
+
+def _printable(name: str) -> str:
+    words = " ".join(name.split())
+    return "".join(each if each.isprintable() else "?" for each in words)[:60]
 
 
 def text_of(value: Any, exact: int = WHOLE_IN_DOUBLES) -> str | None:

@@ -9,25 +9,23 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TextIO
 
 from infra.errors import CatalogError
 from pipelines.catalog.tables.cells import Block, Row, in_blocks, located, plain
+from pipelines.catalog.tables.lines import LONGEST, Lines
 
 SEPARATORS = ",;\t|"
-ANNOUNCED = re.compile(r'\ufeff?"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)  # Excel's first line
-LONGEST = 2**24  # characters of a field
-csv.field_size_limit(LONGEST)  # of this process: columns that nobody reads may hold whole documents
+ANNOUNCED = re.compile(r'\ufeff?"?sep=([^"\w\r\n])"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)  # Excel's first line
 
 
-def blocks(text: TextIO, head: str, names: Sequence[str], needed: Sequence[str], usual: str) -> Iterator[Block]:
+def blocks(lines: Lines, head: str, names: Sequence[str], needed: Sequence[str], usual: str) -> Iterator[Block]:
     """The blocks of a table, of which `head` is the beginning; `usual` separates where its header leaves it open.
 
     Raises CatalogError: a column is missing, or a row cannot be told from the next; with the line.
     """
+    csv.field_size_limit(LONGEST)  # of this process: columns that nobody reads may hold whole documents
     announced = ANNOUNCED.match(head)
     separator = announced[1] if announced else _separator(head, {*names}, usual)
-    lines = _Lines(text)
     if announced:
         next(lines)
     header = _header(head[announced.end() :] if announced else head, separator, spaces=True)
@@ -54,27 +52,7 @@ def _header(head: str, separator: str, spaces: bool) -> list[str]:
     return next((row for row in rows if row), [])
 
 
-class _Lines:
-    """The lines of a text, counted; `ended` when one more was asked for than there are."""
-
-    def __init__(self, text: TextIO) -> None:
-        self.text = text
-        self.number = 0
-        self.ended = False
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self.text.readline()
-        self.ended = not line
-        if self.ended:
-            raise StopIteration
-        self.number += 1
-        return line
-
-
-def _records(lines: _Lines, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: Lines, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
     """Every row that is not empty, with its first line. Raises CatalogError where a quotation mark is never closed."""
     unclosed = "a quotation mark opens a field there and nothing closes it; a mark inside a field is written twice."
     while True:

@@ -4,30 +4,31 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any, TextIO
+from typing import Any
 
 from infra.errors import CatalogError
 from pipelines.catalog.tables.cells import ROWS_AT_A_TIME, Block, Row, in_blocks, located, text_of
+from pipelines.catalog.tables.lines import Lines
 
 Object = tuple[int, dict[str, Any]]  # with its line
 
 
-def blocks(text: TextIO, names: Sequence[str], needed: Sequence[str]) -> Iterator[Block]:
+def blocks(lines: Lines, names: Sequence[str], needed: Sequence[str]) -> Iterator[Block]:
     """The blocks of a table, with all named columns: whether a later line has one, nobody knows.
 
     Raises CatalogError: no object has a needed key, or a line is no object; with the line.
     """
-    objects = _objects(text)
+    objects = _objects(lines)
     first = list(islice(objects, ROWS_AT_A_TIME))
     keys = dict.fromkeys(key for _, told in first for key in told)
     located([*keys], needed, needed)
     yield from in_blocks(names, _rows(chain(first, objects), names, {*needed}))
 
 
-def _objects(text: TextIO) -> Iterator[Object]:
-    for number, line in enumerate(text, start=1):
+def _objects(lines: Lines) -> Iterator[Object]:
+    for line in lines:
         if line.strip():
-            yield number, _object(number, line)
+            yield lines.number, _object(lines.number, line)
 
 
 def _object(number: int, line: str) -> dict[str, Any]:

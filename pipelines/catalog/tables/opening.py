@@ -10,6 +10,7 @@ from infra import store
 from infra.errors import CatalogError
 from pipelines.catalog.tables import delimited, jsonlines, parquet
 from pipelines.catalog.tables.cells import Block
+from pipelines.catalog.tables.lines import Lines
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -42,12 +43,12 @@ def blocks_of(uri: str, names: Sequence[str], needed: Sequence[str]) -> Iterator
             yield from parquet.blocks(filesystem.open_input_file(path), names, needed)
         return
     kind = _kind(head, uri)
-    with _readable(f"{kind} table"), _text(filesystem, path, packing) as text:
+    with _readable(f"{kind} table"), _lines(filesystem, path, packing) as lines:
         if kind == "JSON lines":
-            yield from jsonlines.blocks(text, names, needed)
+            yield from jsonlines.blocks(lines, names, needed)
         else:
             start = head.decode("utf-8-sig", "surrogateescape")
-            yield from delimited.blocks(text, start, names, needed, "\t" if kind == "TSV" else ",")
+            yield from delimited.blocks(lines, start, names, needed, "\t" if kind == "TSV" else ",")
 
 
 def _head(filesystem: "FileSystem", path: str) -> tuple[bytes, str | None]:
@@ -81,10 +82,10 @@ def _looks_like_text(head: bytes) -> bool:
 
 
 @contextmanager
-def _text(filesystem: "FileSystem", path: str, packing: str | None) -> Iterator[io.TextIOWrapper]:
+def _lines(filesystem: "FileSystem", path: str, packing: str | None) -> Iterator[Lines]:
     """Bytes that are not UTF-8 become lone surrogates: they are no trouble in columns that nobody reads."""
     with filesystem.open_input_stream(path, compression=packing, buffer_size=HEAD) as file:
-        yield io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+        yield Lines(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
 
 
 @contextmanager

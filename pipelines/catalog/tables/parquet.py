@@ -66,6 +66,16 @@ def _texts(name: str, column: "pa.Array") -> list[str | None]:
 
     exact = {pa.float16(): 2**11, pa.float32(): 2**24}.get(_plain(column.type), WHOLE_IN_DOUBLES)
     try:
-        return [text_of(value, exact) for value in column.to_pylist()]
+        return [text_of(value, exact) for value in _dated(column).to_pylist()]
     except UnicodeDecodeError:
         raise CatalogError(f"the column `{name}` holds bytes that are not text in UTF-8.") from None
+
+
+def _dated(column: "pa.Array") -> "pa.Array":
+    """Dates and times as text: Arrow writes down also those that Python has no date for, or no time zone."""
+    import pyarrow as pa
+
+    type = _plain(column.type)
+    if not pa.types.is_temporal(type):
+        return column
+    return column.cast(pa.timestamp(type.unit) if pa.types.is_timestamp(type) else type).cast(pa.string())

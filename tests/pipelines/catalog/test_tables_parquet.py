@@ -16,6 +16,7 @@ from pipelines.catalog.listing import Own
 from tests.pipelines.catalog.listed import TWO, put, refusal, told
 
 BIG = 2**64 - 1
+OUT_OF_RANGE = "<value out of range: 2147483647>"
 OVERRIDES = {
     "double": (pa.array([7.0, None, float("nan"), 4.5, 2.0**53, 2.0**60]), ["7", None, None, "4.5", str(2**53), None]),
     "float": (pa.array([7.0, None, 16777216.0, 33554432.0], pa.float32()), ["7", None, "16777216", None]),
@@ -32,6 +33,15 @@ OVERRIDES = {
     "bool": (pa.array([True, None]), ["true", None]),
     "null": (pa.nulls(2), [None, None]),
     "date": (pa.array([date(2026, 1, 2), None]), ["2026-01-02", None]),
+    "a date that Python does not have": (
+        pa.array([2**31 - 1, None], pa.int32()).cast(pa.date32()),
+        [OUT_OF_RANGE, None],
+    ),
+    "a zone that nobody knows": (
+        pa.array([0, None], pa.timestamp("us", "No/Where")),
+        ["1970-01-01 00:00:00.000000", None],
+    ),
+    "nanoseconds": (pa.array([1, None], pa.timestamp("ns")), ["1970-01-01 00:00:00.000000001", None]),
     "binary": (pa.array([b"7", None]), ["7", None]),
     "binary_view": (pa.array([b"7", None], pa.binary_view()), ["7", None]),
     "uuid": (pa.array([UUID(int=7).bytes], pa.uuid()), [str(UUID(int=7))]),
