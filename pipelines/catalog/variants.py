@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.transfer import Pair
 
 VARIANTS_KEPT = 4096
+ROUNDED = re.compile(r"[+-]?[\d.,]+e[+-]?\d+", re.IGNORECASE)
 NO_SEED = {"", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", "nil"}  # what tables write for a missing number
 
 
@@ -130,7 +131,10 @@ def _seed(text: str | None, usual: int) -> int:
     try:
         return int(re.sub(r"\.0{0,2}$", "", told))
     except ValueError:
-        raise UsageError(f"the seed {told[:60]!r} is no whole number.") from None
+        rounded = (
+            " with all its digits; a float or a spreadsheet may have rounded it" if ROUNDED.fullmatch(told) else ""
+        )
+        raise UsageError(f"the seed {told[:60]!r} is no whole number{rounded}.") from None
 
 
 def read_pairs(given: Sequence[tuple[str, str]]) -> list[tuple[str, bytes, bytes]]:

@@ -66,7 +66,7 @@ def _kind(head: bytes, uri: str) -> str:
         if head.startswith(magic):
             raise CatalogError(f"this is {what}, which is not read as a table; save it as CSV in UTF-8, or as Parquet.")
     if not head:
-        raise CatalogError("this table is empty; its first line should name the columns.")
+        raise CatalogError("this file is empty: a table at least names its columns.")
     if uri.lower().endswith(".parquet") and not _looks_like_text(head):
         raise CatalogError("this is no Parquet file, though it is named like one: it does not begin as they do.")
     if not _looks_like_text(head):
@@ -95,6 +95,6 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         hint = "" if getattr(error, "errno", None) else "; it may be damaged, or cut short"
         raise CatalogError(f"this {what} cannot be read ({reason}){hint}.") from None

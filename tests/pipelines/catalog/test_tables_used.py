@@ -19,12 +19,16 @@ from pipelines.pairs.source import find_pairs
 from tests.pipelines.catalog.listed import TWO, put
 
 
+def prepared(table, base, pair):
+    options = Options(input=str(table), output=str(table.parent / "out"), pairs=[pair], base=str(base))
+    return job.prepare(options, settings.from_environment())
+
+
 @pytest.fixture(scope="module")
 def choose(tiny_base, pair, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     put(folder, "a.csv", "uri\na.jpg\n")
-    options = Options(input=str(folder / "a.csv"), output=str(folder / "out"), pairs=[pair], base=str(tiny_base))
-    return job.prepare(options, settings.from_environment()).feed.edits.chooser()
+    return prepared(folder / "a.csv", tiny_base, pair).feed.edits.chooser()
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,14 @@ def choose(tiny_base, pair, tmp_path_factory):
 )
 def test_a_seed_is_any_whole_number_or_none(choose, seed, number):
     assert choose(Own(seed=seed)).recipe.seed == number
+
+
+def test_a_seed_that_lost_digits_is_told_as_such(choose, tmp_path):
+    pq.write_table(pa.table({"uri": ["a.jpg"], "seed": [2.0**60]}), tmp_path / "t.parquet")
+    [found] = list_catalog(str(tmp_path / "t.parquet"), str(tmp_path / "out"))
+    for seed in (found.own.seed, "1,23457E+14"):
+        with pytest.raises(ImageError, match="no whole number with all its digits"):
+            choose(Own(seed=seed))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +97,39 @@ def test_pairs_are_read_from_the_same_tables(tmp_path, name, content):
     assert (found.edit, found.before, found.after) == ("lift", (f"{tmp_path}/a.png",), (f"{tmp_path}/b.png",))
 
 
+def test_what_a_row_cannot_have_is_known_before_its_image_is_read(tiny_base, pair, scene, tmp_path):
+    scene(1).save(tmp_path / "a.png")
+    lines = [
+        "URI\tSeed\tAdapter",
+        "a.png\t7.0\t",
+        "b.png\t4.5\t",
+        "c.png\t7",
+        "d.png\t\tlift",
+        "e.png\tNaN\t\t\t",
+        "f.png\t1\t\tx",
+    ]
+    table = prepared(put(tmp_path, "t.tsv", "\n".join(lines)), tiny_base, pair)
+    tasks = {each.input.relative_path.rpartition("/")[2]: each for each in table.glance.planned}
+    assert {name: task.input.error_code for name, task in tasks.items()} == {
+        "a.png": None, "b.png": "bad_override", "c.png": "bad_row",
+        "d.png": "bad_override", "e.png": None, "f.png": "bad_row",
+    }  # fmt: skip
+    assert (tasks["a.png"].variant.recipe.seed, tasks["e.png"].variant.recipe.seed) == (7, 0)
+    assert "the seed '4.5' is no whole number" in tasks["b.png"].input.error
+    assert "Line 4 of its table has 2 fields" in tasks["c.png"].input.error
+
+
+@pytest.mark.parametrize(
+    "content", ["url;x\na.jpg;1\n", 'uri\n"a.jpg\n', "uri\na.jpg\nü.jpg\n".encode("cp1252"), b"PAR1"]
+)
+def test_a_bad_table_stops_a_job_before_anything_starts(tiny_base, pair, tmp_path, content):
+    table = put(tmp_path, "t.csv", content)
+    options = ["--base", str(tiny_base), "--input", str(table), "--output", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, ["apply", "--pair", *pair, *options])
+    assert told.exit_code == 2 and "t.csv: " in " ".join(told.stderr.split()) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_bad_cell_costs_its_row_only(ray_cluster, tiny_base, pair, scene, tmp_path):
     for number in range(5):
         scene(number).save(tmp_path / f"{number}.png")
