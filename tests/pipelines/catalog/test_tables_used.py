@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from infra import settings, store
 from infra.cli import app
-from infra.errors import CatalogError, ImageError
+from infra.errors import CatalogError, ImageError, PairError
 from pipelines.catalog import job
 from pipelines.catalog.listing import Own, list_catalog
 from pipelines.catalog.options import Options
@@ -146,3 +146,8 @@ def test_a_bad_cell_costs_its_row_only(ray_cluster, tiny_base, pair, scene, tmp_
     }  # fmt: skip
     said = {name.rpartition("/")[2]: row["error"] for name, row in rows.items()}
     assert "the seed '4.5' is no whole number" in said["1.png"] and "Line 4 of its table has 2 fields" in said["2.png"]
+
+
+def test_a_row_of_another_length_in_a_table_of_pairs_is_told_with_its_line(tmp_path):
+    with pytest.raises(PairError, match=r"t\.csv: Line 3 of its table has 1 fields, and the header 2"):
+        find_pairs(str(put(tmp_path, "t.csv", "before,after\na.png,b.png\nc.png\n")))
