@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from infra import store
 from infra.errors import CatalogError, PairError
 from pipelines.catalog.listing import IMAGES, canonical
-from pipelines.catalog.tables import TABLES, read_table
+from pipelines.catalog.tables import is_table, read_table
 
 ROLE = re.compile(r"(?P<name>.+)_(?P<role>before|after)", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ def find_pairs(source: str) -> list[Found]:
         PairError: there is nothing there, or no file is named as pairs are.
         StoreError: the place does not answer.
     """
-    found = _of_table(source) if PurePosixPath(source).suffix.lower() in TABLES else _of_folder(canonical(source))
+    found = _of_table(source) if is_table(source) else _of_folder(canonical(source))
     if not found:
         raise PairError(
             f"{source}: there are no pairs. Name them NAME_before.png and NAME_after.png, or give a Parquet or CSV"
