@@ -217,6 +217,24 @@ def many_scans(rng: Random) -> bytes:
     return data[:start] + data[start:stop] * 2000 + data[stop:]
 
 
+# HEIF and AVIF: boxes
+
+
+def broken_exif(data: bytes, rng: Random) -> bytes:
+    """EXIF that starts like nothing known."""
+    return data.replace(b"II*\0", b"XX*\0").replace(b"MM\0*", b"XX\0*")
+
+
+def with_extent(side: int) -> Change:
+    """Another size in every `ispe` box of a HEIF or AVIF."""
+
+    def change(data: bytes, rng: Random) -> bytes:
+        first, *others = data.split(b"ispe")
+        return b"ispe".join([first, *(each[:4] + struct.pack(">II", side, side) + each[12:] for each in others)])
+
+    return change
+
+
 # What happens to files
 
 

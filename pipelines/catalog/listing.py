@@ -1,11 +1,10 @@
 """What a catalog holds: a folder or prefix, a glob, one image, or a table of URIs, as a stream of inputs."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,12 +13,12 @@ from infra import store
 from infra.errors import CatalogError, UsageError
 from pipelines import codec
 from pipelines.catalog import tables
+from pipelines.catalog.passed import Passed
 from pipelines.catalog.tables import TABLES
 
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
-UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
+UNDECODABLE = (".jxl", ".jp2", ".psd")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
-IGNORED_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,36 +64,6 @@ class Input:
 
 
 @dataclass
-class Passed:
-    """What a listing passed over, counted as it goes.
-
-    ignored   files that are no images, the first few by name
-    repeated  rows of a table that name a URI again
-    blank     rows of a table that name none
-    left_out  files that lie in the output folder
-    """
-
-    ignored: int = 0
-    names: tuple[str, ...] = ()
-    repeated: int = 0
-    blank: int = 0
-    left_out: int = 0
-
-    def ignore(self, uri: str) -> None:
-        self.ignored += 1
-        if len(self.names) < IGNORED_NAMED:
-            self.names = (*self.names, PurePosixPath(uri).name)
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Passed":
-        told = json.loads(data)
-        return cls(**(told | {"names": tuple(told["names"])}))
-
-
-@dataclass
 class Catalog:
     """The inputs, in a stable order, listed while they are iterated; `passed` is complete afterwards.
 
@@ -114,12 +83,7 @@ class Catalog:
         except OSError as error:
             raise CatalogError(f"{self.source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
         if empty:
-            raise CatalogError(f"{self.source}: there are no images in it.{self._hint()}")
-
-    def _hint(self) -> str:
-        if not self.passed.ignored:
-            return ""
-        return f" {self.passed.ignored} other files are no images, e.g. {self.passed.names[0]}."
+            raise CatalogError(f"{self.source}: there are no images in it.{self.passed.hint()}")
 
 
 def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
@@ -155,9 +119,17 @@ def canonical(uri: str) -> str:
 def result_name(relative_path: str, format: str | None) -> str:
     """Where a result goes below `images/`. A new format is appended, so that no two names become one."""
     suffix = PurePosixPath(relative_path).suffix.lower()
+    format = result_format(relative_path, format)
     if format is None or suffix in codec.EXTENSIONS[codec.OUTPUT_FORMATS[format]]:
         return relative_path
     return f"{relative_path}.{'jpg' if format == 'jpeg' else format}"
+
+
+def result_format(relative_path: str, format: str | None) -> str | None:
+    """The format of a result that has such a name: as asked for, else another where its own is read only."""
+    suffix = PurePosixPath(relative_path).suffix.lower()
+    read_only = (other for name, other in codec.WRITTEN_AS.items() if suffix in codec.EXTENSIONS[name])
+    return format or next(read_only, None)
 
 
 @dataclass(frozen=True)
@@ -258,11 +230,9 @@ def _looked_at(uri: str) -> store.Stored:
 
 def _rival(relative_path: str, format: str | None) -> str | None:
     """`mug.jpg` for `mug.jpg.png`, where the results are PNG: the only two names that can share a result."""
-    path = PurePosixPath(relative_path)
-    rival = str(path.with_suffix(""))
-    if format and PurePosixPath(rival).suffix.lower() in IMAGES and result_name(rival, format) == relative_path:
-        return rival
-    return None
+    rival = str(PurePosixPath(relative_path).with_suffix(""))
+    is_image = PurePosixPath(rival).suffix.lower() in IMAGES
+    return rival if is_image and rival != relative_path and result_name(rival, format) == relative_path else None
 
 
 def _duplicate(image: Input, owner: str) -> Input:
