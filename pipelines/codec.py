@@ -20,7 +20,7 @@ import pillow_heif
 from PIL import Image, ImageOps, PngImagePlugin
 
 from infra.errors import ImageError
-from pipelines import colour, heif, integrity
+from pipelines import colour, heif, integrity, nclx
 
 MIN_SIDE = 16  # pixels: one token of every base we know
 MAX_ASPECT = 8  # longer side over shorter side
@@ -108,7 +108,9 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
     image, exif = _upright(_loaded(opened, data))
     _check_size(*image.size, max_pixels)  # once more: a HEIF may hold another size than it says
     pixels, alpha = _separated(_eight_bits(image, white_is_zero))
-    profile = colour.usable_profile(image.info.get("icc_profile"), pixels.mode)
+    embedded = image.info.get("icc_profile")
+    named = heif.nclx(data) if not embedded and opened.format in integrity.BOXED else None
+    profile = colour.usable_profile(embedded or (nclx.profile_of(*named) if named else None), pixels.mode)
     rgb = colour.converted(pixels, profile, "RGB", to_srgb=True)
     rgb.info = {}  # Pillow would write what it finds there again
     return Photo(
@@ -117,7 +119,7 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
         alpha=alpha,
         cmyk=pixels.mode == "CMYK",
         lossless=b"VP8L" in _webp_chunks(data),
-        icc=profile if profile and colour.leads_back(profile) else None,
+        icc=profile if profile and colour.leads_back(profile) and not (named and nclx.is_hdr(named[1])) else None,
         exif=exif,
         dpi=_dpi(image.info.get("dpi")),
     )

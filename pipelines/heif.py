@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
+from pipelines import av1
+
 AVIF = {b"avif", b"avis", b"MA1A", b"MA1B"}
 HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 ANY = {b"mif1", b"msf1", b"mif2", b"miaf"}  # a container that does not say of what
@@ -79,11 +81,18 @@ def ended(data: bytes) -> tuple[set[bytes], int]:
 
 
 def sizes(data: bytes) -> list[tuple[int, int]]:
-    """Width and height, in pixels, of every image and tile, as far as the file can be read."""
+    """Width and height, in pixels, of every image and tile, as far as the file can be read.
+
+    libheif goes by what the boxes say; what decodes AV1 goes by the stream.
+    """
     found = []
     with suppress(Beyond):
         for start, _ in _within(data, b"meta", b"iprp", b"ipco", b"ispe"):
             found.append(_unpack(">II", data, start + 4))
+    with suppress(Beyond):
+        places = [place for kind, place, _ in pieces(data) if kind == b"av01"]
+        frames = (av1.frame_size(data[place : place + 256]) for place in (*places, *_samples(data)))
+        found += [size for size in frames if size]
     return found
 
 
@@ -129,6 +138,12 @@ def _within(data: bytes, *path: bytes, start: int = 0, end: int | None = None) -
             yield begin, stop
         elif name == path[0]:
             yield from _within(data, *path[1:], start=begin + 4 * (name == b"meta"), end=stop)
+
+
+def _samples(data: bytes) -> Iterator[int]:
+    """Where the tracks of an animation start. Raises Beyond."""
+    for start, _ in _within(data, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stco"):
+        yield _unpack(">I", data, start + 8)[0]
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes, int]]:
