@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from infra.errors import ImageError
 from pipelines import codec, heif
 from tests import icc
-from tests.crafted import file_of, with_extent
+from tests.crafted import broken_exif, file_of, with_extent
 
 LIMIT = 1_000_000
 BOXED = ("HEIF", "AVIF")
@@ -68,6 +68,14 @@ def test_where_only_exif_would_turn_it_does_not_count(scene, format):
     data = file_of(scene(), format, exif=exif.tobytes())
     assert data.count(OTHER) == 1
     assert decoded(data.replace(OTHER, ORIENTATION)).image.size == scene().size
+
+
+@pytest.mark.parametrize("format", BOXED)
+def test_damaged_exif_is_no_reason_to_refuse_a_photo(scene, format):
+    data = file_of(scene(), format, exif=camera(6))
+    damaged = broken_exif(data, np.random.default_rng(0))
+    assert damaged != data
+    assert decoded(damaged).exif == b"" and decoded(damaged).image.size == scene().size[::-1]
 
 
 def test_where_only_xmp_would_turn_it_does_not_count(scene):
