@@ -71,7 +71,7 @@ def format_of(data: bytes) -> str | None:
 
 def check_developed(data: bytes) -> None:
     """Raises ImageError for a camera's raw file: what opens of one is a preview, by whatever name it goes."""
-    canon = data[8:10] == b"CR" or b"crx " in heif.brands(data)
+    canon = (data.startswith(b"II*\0") and data[8:12] == b"CR\2\0") or b"crx " in heif.brands(data)
     if canon or data.startswith(RAW) or (format_of(data) == "TIFF" and tiff.is_raw(data)):
         raise ImageError("This is a camera raw file; develop it first, into a JPEG, PNG or TIFF.", "unsupported")
 
