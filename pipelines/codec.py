@@ -3,7 +3,8 @@
     decode(bytes) -> Photo       upright, 8 bits, sRGB; what the file needs again is kept beside it
     encode(photo, result, ...)   the result in the input's format, with its profile, EXIF and alpha
 
-Greyscale photos come back in colour, since an edit may bring some. Of several frames the first counts.
+Greyscale photos come back in colour, since an edit may bring some. Of several frames the first counts, of several
+images the one that the file calls its primary. HEIF (HEIC) is read only: results of such photos are JPEG.
 """
 
 import ctypes
@@ -15,27 +16,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageOps, PngImagePlugin
 
 from infra.errors import ImageError
-from pipelines import colour, integrity
+from pipelines import colour, heif, integrity, nclx
 
 MIN_SIDE = 16  # pixels: one token of every base we know
 MAX_ASPECT = 8  # longer side over shorter side
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-OUTPUT_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF"}
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+OUTPUT_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "avif": "AVIF"}
 EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"),
+    "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp",),
     "GIF": (".gif",),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
+WRITTEN_AS = {"HEIF": "jpeg"}  # formats that are read only, and what their results are where nobody says otherwise
 WRITES_CMYK = ("JPEG", "TIFF")
-WRITES_ALPHA = ("PNG", "WEBP", "TIFF", "GIF", "BMP")
-WRITES_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
+WRITES_ALPHA = ("PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
+WRITES_EXIF = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 
 ORIENTATION = 0x0112
 PHOTOMETRIC = 0x0106
@@ -46,6 +51,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; ours i
 PngImagePlugin.MAX_TEXT_CHUNK = 8 << 20  # bytes; Pillow's own limit is smaller than some colour profiles
 warnings.filterwarnings("ignore", module="PIL")  # what matters about a damaged file is in its ImageError
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # and not on stderr
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 with suppress(OSError, AttributeError):  # libtiff tells stderr about damage, beyond Python's reach
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
@@ -100,8 +106,11 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
         opened.draft(None, (around, around))
     white_is_zero = opened.format == "TIFF" and opened.getexif().get(PHOTOMETRIC) == 0
     image, exif = _upright(_loaded(opened, data))
+    _check_size(*image.size, max_pixels)  # once more: a HEIF may hold another size than it says
     pixels, alpha = _separated(_eight_bits(image, white_is_zero))
-    profile = colour.usable_profile(image.info.get("icc_profile"), pixels.mode)
+    embedded = image.info.get("icc_profile")
+    named = heif.nclx(data) if not embedded and opened.format in integrity.BOXED else None
+    profile = colour.usable_profile(embedded or (nclx.profile_of(*named) if named else None), pixels.mode)
     rgb = colour.converted(pixels, profile, "RGB", to_srgb=True)
     rgb.info = {}  # Pillow would write what it finds there again
     return Photo(
@@ -110,17 +119,17 @@ def decode(data: bytes, max_pixels: int, *, around: int | None = None) -> Photo:
         alpha=alpha,
         cmyk=pixels.mode == "CMYK",
         lossless=b"VP8L" in _webp_chunks(data),
-        icc=profile if profile and colour.leads_back(profile) else None,
+        icc=profile if profile and colour.leads_back(profile) and not (named and nclx.is_hdr(named[1])) else None,
         exif=exif,
         dpi=_dpi(image.info.get("dpi")),
     )
 
 
 def encode(photo: Photo, result: Image.Image, format: str | None = None) -> bytes:
-    """The result (RGB, sRGB, the photo's size) as a file: in the photo's format, or one of OUTPUT_FORMATS."""
+    """The result (RGB, sRGB, the photo's size) as a file: in `written_format`."""
     if result.size != photo.image.size:
         raise ValueError(f"The result is {result.size}, its photo {photo.image.size}.")
-    name = OUTPUT_FORMATS[format] if format else photo.format
+    name = written_format(photo.format, format)
     image, profile = _in_file_colours(photo, result, inks=photo.cmyk and name in WRITES_CMYK)
     if photo.alpha is not None:
         image = _with_alpha(image, photo.alpha, name)
@@ -129,17 +138,33 @@ def encode(photo: Photo, result: Image.Image, format: str | None = None) -> byte
     return buffer.getvalue()
 
 
+def written_format(of: str, wanted: str | None) -> str:
+    """Pillow's name of the format of a result: one of OUTPUT_FORMATS if wanted, else the photo's if that is written."""
+    wanted = wanted or WRITTEN_AS.get(of)
+    return OUTPUT_FORMATS[wanted] if wanted else of
+
+
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("The file is empty.", "empty_file")
+    integrity.check_developed(data)
     for width, height in integrity.claimed_sizes(data):
         _check_pixels(width, height, max_pixels)
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = _open(data)
     except Exception as error:  # Pillow's readers raise anything on broken headers
         raise integrity.explained(data, error) from None
     _check_size(*opened.size, max_pixels)
     return opened
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception:
+        if integrity.format_of(data) != "AVIF":
+            raise
+    return Image.open(io.BytesIO(heif.without_exif(data)), formats=FORMATS)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -169,9 +194,15 @@ def _loaded(opened: Image.Image, data: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
-    """The image turned as its EXIF says, and the EXIF that stays true of it."""
+    """The image turned as its EXIF says, and the EXIF that stays true of it.
+
+    The pixels of a HEIF have been turned as its boxes say, and EXIF has no say; of an AVIF Pillow lets EXIF say what
+    the boxes do, but would ask XMP next.
+    """
     try:
-        turned = ImageOps.exif_transpose(image)
+        if image.format == "AVIF":
+            image.info.pop("xmp", None)
+        turned = image if image.format == "HEIF" else ImageOps.exif_transpose(image)
         exif = image.getexif()
         for tag in set(exif) - DESCRIPTIVE if image.format == "TIFF" else set(exif) & {ORIENTATION}:
             del exif[tag]
@@ -230,6 +261,8 @@ def _save_options(photo: Photo, name: str, profile: bytes | None) -> dict[str, A
     options: dict[str, Any] = {
         "JPEG": {"quality": 95, "subsampling": 0},
         "WEBP": {"lossless": True, "exact": True} if photo.lossless else {"quality": 95},
+        # One thread, or the bytes would depend on how many there are; 0.2 s per megapixel.
+        "AVIF": {"quality": 90, "subsampling": "4:4:4", "speed": 9, "max_threads": 1, "advanced": {"a:lossless": "1"}},
         "PNG": {"compress_level": 4},  # photographs come out as small as at Pillow's 6, smooth images 3x sooner
         # libtiff, which compresses, cannot write EXIF; Pillow's own writer can.
         "TIFF": {"compression": "raw" if photo.exif else "tiff_adobe_deflate"},

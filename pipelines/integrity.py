@@ -17,7 +17,7 @@ from typing import NoReturn
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from infra.errors import ImageError
-from pipelines import tiff
+from pipelines import heif, tiff
 
 MAGIC = {
     b"\xff\xd8\xff": "JPEG",
@@ -43,8 +43,9 @@ FOREIGN = {
     b"\0\0\1\0": "ICO",
     b"v/1\1": "OpenEXR",
 }
-PHONES = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+RAW = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM", b"IIII\x1a\0\0\0HEAPCCDR")
 
+BOXED = ("HEIF", "AVIF")
 SHORTEST = 32  # bytes; no image is smaller
 MAX_SCANS = 500  # of a JPEG: ten are usual, and each costs the time of the whole image
 SECTOR = bytes(64)  # zeros that stand for a lost piece of a file
@@ -61,14 +62,25 @@ def format_of(data: bytes) -> str | None:
     name = next(names, None)
     if name == "WEBP" and not b"WEBP".startswith(data[8:12]):  # a sound or a film
         return None
+    if name is None:
+        return heif.format_of(data)
     if name == "BMP" and len(data) >= 18 and not 12 <= int.from_bytes(data[14:18], "little") <= 124:  # a word
         return None
     return name
 
 
+def check_developed(data: bytes) -> None:
+    """Raises ImageError for a camera's raw file: what opens of one is a preview, by whatever name it goes."""
+    canon = (data.startswith(b"II*\0") and data[8:12] == b"CR\2\0") or b"crx " in heif.brands(data)
+    if canon or data.startswith(RAW) or (format_of(data) == "TIFF" and tiff.is_raw(data)):
+        raise ImageError("This is a camera raw file; develop it first, into a JPEG, PNG or TIFF.", "unsupported")
+
+
 def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
-    """Width and height, in pixels, of a WebP's canvas or a TIFF's tiles."""
+    """Width and height, in pixels, of a WebP's canvas, a TIFF's tiles or the images of a HEIF or AVIF."""
     name = format_of(data)
+    if name in BOXED:
+        return heif.sizes(data)
     if name == "TIFF":
         return [tiff.tile(data)]
     if name == "WEBP" and data[12:16] == b"VP8X" and len(data) >= 30:
@@ -83,7 +95,8 @@ def claimed_sizes(data: bytes) -> list[tuple[int, int]]:
 
 def check_whole(data: bytes) -> None:
     """Look at the parts of a file without decoding them. Raises ImageError if some are missing or damaged."""
-    check = {"JPEG": _check_jpeg, "PNG": _check_png, "WEBP": _check_webp, "TIFF": _check_tiff, "GIF": _check_gif}
+    check = {"JPEG": _check_jpeg, "PNG": _check_png, "WEBP": _check_webp, "TIFF": _check_tiff, "GIF": _check_gif,
+             "HEIF": _check_boxes, "AVIF": _check_boxes}  # fmt: skip
     name = format_of(data)
     if name in check:
         check[name](data)
@@ -96,12 +109,14 @@ def explained(data: bytes, error: Exception) -> ImageError:
         return _foreign(data)
     try:
         check_whole(data)
-        if len(data) < SHORTEST or not any(data[-len(SECTOR) :]) or _ends_early(error):
+        if len(data) < SHORTEST or not any(data[-len(SECTOR) :]) or (name not in BOXED and _ends_early(error)):
             _cut()
         if name == "TIFF" and tiff.lacks_tags(data):
             _cut()
         if (name == "JPEG" and _odd_jpeg(data)) or (name == "TIFF" and _odd_tiff(data)):
             return ImageError(f"{name} files of this kind are not supported; save it with 8 bits.", "unsupported")
+        if name in BOXED and heif.unread(data):
+            return ImageError(f"{name} files with this codec are not supported; save it as JPEG or PNG.", "unsupported")
     except ImageError as better:
         return better
     return ImageError(f"The file is damaged and cannot be decoded ({type(error).__name__}).", "unreadable")
@@ -117,11 +132,9 @@ def _foreign(data: bytes) -> ImageError:
     name = next((name for magic, name in FOREIGN.items() if data.startswith(magic) or head.startswith(magic)), None)
     if head.startswith(b"<?xml") and b"<svg" in head:
         name = "SVG"
-    if data[4:8] == b"ftyp" and data[8:12] in PHONES:
-        name = "HEIC and AVIF"
     if name:
         return ImageError(f"{name} is not supported; convert the file to JPEG or PNG.", "unsupported")
-    return ImageError("This is not a JPEG, PNG, WebP, TIFF, BMP or GIF image.", "not_an_image")
+    return ImageError("This is not a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF image.", "not_an_image")
 
 
 def _cut() -> NoReturn:
@@ -259,3 +272,30 @@ def _odd_tiff(data: bytes) -> bool:
     if not set(first.get(tiff.COMPRESSION, ())) <= set(COMPRESSION_INFO):
         return True
     return max(first.get(tiff.BITS) or (1,)) > 16 or max(first.get(tiff.SAMPLE_FORMAT) or (1,)) > 1
+
+
+def _check_boxes(data: bytes) -> None:
+    try:
+        names, end = heif.ended(data)
+    except heif.Beyond:
+        _cut()
+    if not names & {b"meta", b"moov"}:
+        _damaged("its boxes do not fit together") if len(data) >= end + 8 and any(data[end:]) else _cut()
+    try:
+        pieces = {piece for piece in heif.pieces(data) if piece[1] < piece[2]}
+    except heif.Beyond:
+        _damaged("its boxes do not fit together")
+    if any(stop > len(data) for _, _, stop in pieces):
+        _cut()
+    _check_coded(data, [piece for piece in pieces if piece[0] in heif.CODED])
+
+
+def _check_coded(data: bytes, pieces: list[heif.Piece]) -> None:
+    """Compressed images never end in zeros; those of HEVC have no run of them, those of AV1 none that is long."""
+    if any(not any(data[max(start, stop - len(SECTOR)) : stop]) for _, start, stop in pieces):
+        _cut()
+    if sum(stop - start for _, start, stop in pieces) > 2 * len(data):
+        _damaged("its images lie in one another")
+    holes = {b"av01": 8 * SECTOR}
+    if any(data.find(holes.get(kind, SECTOR), start, stop) >= 0 for kind, start, stop in pieces):
+        _damaged("a piece of it was replaced by zeros")

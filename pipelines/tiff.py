@@ -1,6 +1,7 @@
 """The directories of a TIFF file: enough of them to tell whether it is whole.
 
     directories(data)   the pages, as the whole numbers among their tags
+    is_raw(data)        a camera's raw file, of which the first page is a preview
     tile(data)          width and height of the tiles of the first page
     lacks_tags(data)    values of the first page lie beyond the end of the file
 
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 259, 339, 322, 323
+KIND, PAGES_WITHIN, DNG_VERSION = 254, 330, 50706
 STRIPS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
-WANTED = {BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, *chain(*STRIPS)}
+WANTED = {BITS, COMPRESSION, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH, KIND, PAGES_WITHIN, DNG_VERSION, *chain(*STRIPS)}
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
@@ -50,6 +52,15 @@ def tile(data: bytes) -> tuple[int, int]:
     except Beyond:
         return 0, 0
     return max(first.get(TILE_WIDTH) or (0,)), max(first.get(TILE_LENGTH) or (0,))
+
+
+def is_raw(data: bytes) -> bool:
+    """Whether it is what a camera recorded (DNG, NEF, ARW): the first page is a preview then, and the photo within."""
+    try:
+        first = next(directories(data), {})
+    except Beyond:
+        return False
+    return DNG_VERSION in first or (PAGES_WITHIN in first and first.get(KIND, (0,))[:1] == (1,))
 
 
 def lacks_tags(data: bytes) -> bool:

@@ -49,6 +49,7 @@ from tests.crafted import (
     tiled_tiff,
     twelve_bits,
     with_chunk,
+    with_extent,
     with_frame_size,
     with_segment,
     without_scan,
@@ -110,6 +111,8 @@ JPEG, PROGRESSIVE = saved("jpg", "JPEG"), saved("jpg", "JPEG", progressive=True)
 PNG, PALETTE, ALPHA = saved("png", "PNG"), saved("png", "PNG", "P"), saved("png", "PNG", "RGBA")
 WEBP, LOSSLESS = saved("webp", "WEBP"), saved("webp", "WEBP", lossless=True)
 ANIMATED = saved("webp", "WEBP", frames=3)
+AVIF, AVIFS = saved("avif", "AVIF"), saved("avif", "AVIF", frames=3)
+HEIC, HEICS = saved("HEIC", "HEIF"), saved("heic", "HEIF", frames=3)
 RAW, PAGES = saved("tif", "TIFF"), saved("tiff", "TIFF", frames=3, compression="tiff_adobe_deflate")
 COMPRESSED = {name: saved("tif", "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")}
 BMP, GIF, GIFS = saved("bmp", "BMP"), saved("gif", "GIF"), saved("gif", "GIF", frames=3)
@@ -173,6 +176,29 @@ GOOD: dict[str, Make] = {
     "gif": GIF,
     "animated gif": GIFS,
     "gif without a screen": changed(GIF, put(6, bytes(4)), None),
+    "avif": AVIF,
+    "animated avif": AVIFS,
+    "avif with alpha": saved("avif", "AVIF", "RGBA"),
+    "grey avif": saved("avif", "AVIF", "L"),
+    **{f"avif orientation {value}": saved("avif", "AVIF", exif=orientation(value).tobytes()) for value in (3, 6)},
+    "avif with broken profile": saved("avif", "AVIF", icc_profile=b"broken" * 50),
+    "trailing bytes avif": changed(AVIF, lambda data, rng: data + rng.bytes(100), None),
+    "heic": HEIC,
+    "several heic": HEICS,
+    "heic of ten bits": saved("heif", "HEIF", "I;16"),
+    "heic with alpha": saved("heic", "HEIF", "RGBA"),
+    "grey heic": saved("hif", "HEIF", "L"),
+    "heic of tiles": saved("heic", "HEIF", tile_size=64),
+    **{f"heic orientation {value}": saved("heic", "HEIF", exif=orientation(value).tobytes()) for value in (3, 6)},
+    "heic with broken profile": saved("heic", "HEIF", icc_profile=b"broken" * 50),
+    "trailing bytes heic": changed(HEIC, lambda data, rng: data + rng.bytes(100), None),
+    "large heic of one colour": made("heic", lambda rng: file_of(Image.new("RGB", (900, 900), "white"), "HEIF")),
+    "large avif of one colour": made("avif", lambda rng: file_of(Image.new("RGB", (900, 900)), "AVIF", quality=100)),
+    "a heic by name": changed(JPEG, lambda data, rng: data, None, "heic"),
+    "a jpeg by a phone's name": changed(HEIC, lambda data, rng: data, None, "jpg"),
+    "an avif by name": changed(HEIC, lambda data, rng: data, None, "avif"),
+    **{f"brand {brand.decode()}": changed(HEIC, put(8, brand), None) for brand in (b"mif1", b"heix", b"msf1", b"hevc")},
+    **{f"avif of {brand.decode()}": changed(AVIF, put(8, brand), None) for brand in (b"mif1", b"msf1")},
     "a png by name": changed(JPEG, lambda data, rng: data, None, "png"),
     "a jpeg by name": changed(PNG, lambda data, rng: data, None, "jpg"),
     "a webp by name": changed(GIF, lambda data, rng: data, None, "webp"),
@@ -182,7 +208,7 @@ GOOD: dict[str, Make] = {
 CUT = {
     "baseline": JPEG, "progressive": PROGRESSIVE, "palette": PALETTE, "alpha": ALPHA, "lossy": WEBP,
     "lossless": LOSSLESS, "animated webp": ANIMATED, "raw": RAW, **COMPRESSED, "pages": PAGES, "bitmap": BMP,
-    "gif": GIF, "animated gif": GIFS,
+    "gif": GIF, "animated gif": GIFS, "avif": AVIF, "animated avif": AVIFS, "heic": HEIC, "several heic": HEICS,
 }  # fmt: skip
 
 BAD: dict[str, Make] = {
@@ -199,9 +225,14 @@ BAD: dict[str, Make] = {
     "gzip": made("jpg", lambda rng: gzip.compress(file_of(photo(rng), "JPEG")), "not_an_image"),
     "sound": made("webp", lambda rng: b"RIFF" + struct.pack("<I", 500) + b"WAVEfmt " + bytes(488), "not_an_image"),
     "film": made("jpg", lambda rng: b"\0\0\0\x18ftypisom" + rng.bytes(500), "not_an_image"),
-    "phone": made("heic", lambda rng: b"\0\0\0\x20ftypheic" + rng.bytes(500), "unsupported"),
-    "phone by name": made("jpg", lambda rng: b"\0\0\0\x20ftypmif1" + rng.bytes(500), "unsupported"),
-    "avif": changed(saved("avif", "AVIF"), lambda data, rng: data, "unsupported"),
+    "phone": made("heic", lambda rng: b"\0\0\0\x20ftypheic" + rng.bytes(500), "unreadable"),
+    "phone by name": made("jpg", lambda rng: b"\0\0\0\x20ftypmif1" + rng.bytes(500), "unreadable"),
+    "other codec": changed(HEIC, lambda data, rng: data.replace(b"hvc1", b"vvc1"), "unsupported"),
+    "canon": made("jpg", lambda rng: b"II*\0\x10\0\0\0CR\2\0" + rng.bytes(500), "unsupported"),
+    "canon by name": made("jpg", lambda rng: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + rng.bytes(500), "unsupported"),
+    "fuji": made("jpeg", lambda rng: b"FUJIFILMCCD-RAW 0201" + rng.bytes(500), "unsupported"),
+    "dng": made("tif", grey_tiff(t50706=1025), "unsupported"),
+    "nikon": made("tif", grey_tiff(t254=1, t330=8), "unsupported"),
     "jxl": made("jxl", lambda rng: b"\0\0\0\x0cJXL \r\n\x87\n" + rng.bytes(500), "unsupported"),
     "naked jxl": made("png", lambda rng: b"\xff\x0a" + rng.bytes(500), "unsupported"),
     "jpeg 2000": changed(saved("jp2", "JPEG2000"), lambda data, rng: data, "unsupported"),
@@ -218,6 +249,11 @@ BAD: dict[str, Make] = {
         for at in (1, 3, 9, 20)
         for name, make in (("baseline", JPEG), ("png", PNG), ("lossy", WEBP), ("raw", RAW), ("bmp", BMP), ("gif", GIF))
     },
+    **{
+        f"{name} cut at {at}": changed(make, cut(at=at), "truncated")
+        for at in (9, 20, 31, 300)
+        for name, make in (("avif", AVIF), ("heic", HEIC))
+    },
     "without its last bytes": changed(JPEG, cut(at=-2), "truncated"),
     "png without its end": changed(PNG, cut(at=-12), "truncated"),
     "reserved": changed(JPEG, zeros_from(0.6), "truncated"),
@@ -225,6 +261,11 @@ BAD: dict[str, Make] = {
     "reserved png": changed(PNG, zeros_from(0.6), "truncated"),
     "reserved gif": changed(GIF, zeros_from(0.6), "truncated"),
     "reserved tiff": changed(COMPRESSED["tiff_lzw"], zeros_from(0.6), "truncated"),
+    "reserved heic": changed(HEIC, zeros_from(0.6), "truncated"),
+    "reserved avif": changed(AVIF, zeros_from(0.6), "truncated"),
+    "lost sector heic": changed(HEIC, zeros_between, "unreadable"),
+    "heic without its images": changed(HEIC, lambda data, rng: data[: data.index(b"mdat") - 4], "truncated"),
+    "avif without a table": changed(AVIF, lambda data, rng: data.replace(b"iloc", b"free"), "unreadable"),
     "less pixels": changed(PNG, less_pixels, "truncated"),
     "lost sector": changed(JPEG, zeros_in_scan, "unreadable"),
     "lost sectors png": changed(PNG, zeros_between, "unreadable"),
@@ -270,6 +311,10 @@ BAD: dict[str, Make] = {
         "webp", lambda rng: riff(b"VP8X", struct.pack("<I", 2) + 2 * struct.pack("<I", HUGE)[:3]), "too_many_pixels"
     ),
     "bomb lossless": changed(LOSSLESS, put(21, b"\xff\xff\xff\x0f"), "too_many_pixels"),
+    "bomb heic": changed(HEIC, with_extent(HUGE), "too_many_pixels"),
+    "bomb avif": changed(AVIF, with_extent(HUGE), "too_many_pixels"),
+    "dot avif": made("avif", lambda rng: file_of(Image.new("RGB", (1, 1)), "AVIF"), "too_small"),
+    "banner heic": made("heic", lambda rng: file_of(Image.new("RGB", (900, 64)), "HEIF"), "aspect_ratio"),
     "bomb bmp": changed(BMP, put(18, struct.pack("<ii", HUGE, HUGE)), "too_many_pixels"),
     "upside down bomb": changed(BMP, put(18, struct.pack("<ii", HUGE, -HUGE)), "too_many_pixels"),
     "text bomb": changed(PNG, with_chunk(b"zTXt", b"a\0\0" + bomb()), "unreadable"),

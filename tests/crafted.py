@@ -17,6 +17,11 @@ Made = tuple[str, bytes, str | None]
 Make = Callable[[Random], Made]
 Change = Callable[[bytes, Random], bytes]
 
+QUICK: dict[str, dict[str, Any]] = {
+    "HEIF": {"enc_params": {"preset": "ultrafast"}},
+    "AVIF": {"speed": 10, "max_threads": 1},
+}  # what takes these encoders longer than need be
+
 
 def photo(rng: Random, mode: str = "RGB") -> Image.Image:
     """Smooth with a little noise, 64 to 160 pixels a side."""
@@ -33,7 +38,7 @@ def photo(rng: Random, mode: str = "RGB") -> Image.Image:
 
 def file_of(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)
+    image.save(buffer, format, **QUICK.get(format, {}) | options)
     return buffer.getvalue()
 
 
@@ -215,6 +220,24 @@ def many_scans(rng: Random) -> bytes:
     start = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
     stop = data.index(b"\xff\xc4", start)
     return data[:start] + data[start:stop] * 2000 + data[stop:]
+
+
+# HEIF and AVIF: boxes
+
+
+def broken_exif(data: bytes, rng: Random) -> bytes:
+    """EXIF that starts like nothing known."""
+    return data.replace(b"II*\0", b"XX*\0").replace(b"MM\0*", b"XX\0*")
+
+
+def with_extent(side: int) -> Change:
+    """Another size in every `ispe` box of a HEIF or AVIF."""
+
+    def change(data: bytes, rng: Random) -> bytes:
+        first, *others = data.split(b"ispe")
+        return b"ispe".join([first, *(each[:4] + struct.pack(">II", side, side) + each[12:] for each in others)])
+
+    return change
 
 
 # What happens to files

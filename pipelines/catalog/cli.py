@@ -32,6 +32,7 @@ class Format(StrEnum):
     jpeg = "jpeg"
     webp = "webp"
     tiff = "tiff"
+    avif = "avif"
 
 
 class PairCommand(TyperCommand):
@@ -142,7 +143,7 @@ def apply(
     ] = 0,
     format: Annotated[
         Format | None,
-        typer.Option(help="Format of the results. Default: each input's own.", rich_help_panel=EDIT),
+        typer.Option(help="Format of the results. Default: each input's own, JPEG for HEIC.", rich_help_panel=EDIT),
     ] = None,
     restore: Annotated[
         bool,

@@ -17,7 +17,7 @@ from pipelines.catalog.passed import Passed
 from pipelines.catalog.tables import FAULT, TABLES_ARE, is_table
 
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
-UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
+UNDECODABLE = (".jxl", ".jp2", ".psd")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
 
 
@@ -88,7 +88,7 @@ class Catalog:
     def _nothing(self) -> str:
         if _is_other_file(self.source):
             return f"this is neither an image nor a table. {TABLES_ARE}"
-        return f"there are no images in it.{self.passed.told()}"
+        return f"there are no images in it.{self.passed.hint()}"
 
 
 def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
@@ -123,9 +123,17 @@ def canonical(uri: str) -> str:
 def result_name(relative_path: str, format: str | None) -> str:
     """Where a result goes below `images/`. A new format is appended, so that no two names become one."""
     suffix = PurePosixPath(relative_path).suffix.lower()
+    format = result_format(relative_path, format)
     if format is None or suffix in codec.EXTENSIONS[codec.OUTPUT_FORMATS[format]]:
         return relative_path
     return f"{relative_path}.{'jpg' if format == 'jpeg' else format}"
+
+
+def result_format(relative_path: str, format: str | None) -> str | None:
+    """The format of a result that has such a name: as asked for, else another where its own is read only."""
+    suffix = PurePosixPath(relative_path).suffix.lower()
+    read_only = (other for name, other in codec.WRITTEN_AS.items() if suffix in codec.EXTENSIONS[name])
+    return format or next(read_only, None)
 
 
 @dataclass(frozen=True)
@@ -244,11 +252,9 @@ def _looked_at(uri: str) -> store.Stored:
 
 def _rival(relative_path: str, format: str | None) -> str | None:
     """`mug.jpg` for `mug.jpg.png`, where the results are PNG: the only two names that can share a result."""
-    path = PurePosixPath(relative_path)
-    rival = str(path.with_suffix(""))
-    if format and PurePosixPath(rival).suffix.lower() in IMAGES and result_name(rival, format) == relative_path:
-        return rival
-    return None
+    rival = str(PurePosixPath(relative_path).with_suffix(""))
+    is_image = PurePosixPath(rival).suffix.lower() in IMAGES
+    return rival if is_image and rival != relative_path and result_name(rival, format) == relative_path else None
 
 
 def _duplicate(image: Input, owner: str) -> Input:

@@ -16,19 +16,8 @@ FAILURES_SHOWN = 10
 
 def show_passed(console: Console, passed: Passed) -> None:
     """One quiet line for each kind of thing that was passed over."""
-    if passed.ignored:
-        more = ", …" if passed.ignored > len(passed.names) else ""
-        _aside(console, f"Not images, ignored: {passed.ignored} ({', '.join(passed.names)}{more})")
-    if passed.left_out:
-        _aside(console, f"Inside the output folder, left out: {passed.left_out}")
-    if passed.repeated:
-        _aside(console, f"Rows that name an image again: {passed.repeated}")
-    if passed.blank:
-        _aside(console, f"Rows without a uri: {passed.blank}")
-
-
-def _aside(console: Console, text: str) -> None:
-    console.print(escape(text), style="dim", highlight=False)
+    for sentence in passed.told():
+        console.print(escape(sentence), style="dim", highlight=False)
 
 
 def show_summary(console: Console, summary: Summary) -> None:

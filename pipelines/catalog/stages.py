@@ -19,7 +19,7 @@ from infra import store
 from infra.errors import EditTransferError, ImageError, StoreError, StoreUnavailable
 from pipelines import codec
 from pipelines.catalog import manifest
-from pipelines.catalog.listing import Input, result_name
+from pipelines.catalog.listing import Input, result_format, result_name
 from pipelines.catalog.plan import Task
 from pipelines.catalog.work import Recipe, Variant, sha256
 from pipelines.faults import out_of_memory
@@ -214,7 +214,7 @@ def _stored(item: Item, output: str) -> dict[str, Any]:
     format = item.variant.recipe.format
     with _FINISHING:
         image, told = finished(item.photo.image, item.result)
-    data = codec.encode(item.photo, image, format)
+    data = codec.encode(item.photo, image, result_format(item.input.relative_path, format))
     uri = store.join(output, "images", result_name(item.input.relative_path, format))
     store.write(uri, data)
     return {

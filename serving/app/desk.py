@@ -30,7 +30,7 @@ Pairs = tuple[tuple[Image.Image, Image.Image], ...]
 SEEDS = 2**63  # a noise seed is below
 EXEMPLARS_KEPT = 64
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff",
-               "BMP": "image/bmp", "GIF": "image/gif"}  # fmt: skip
+               "BMP": "image/bmp", "GIF": "image/gif", "AVIF": "image/avif"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Ask:
 
     fields   where in the request it is
     size     (width, height) of the results, None for the query's own
-    format   of the results, None for the query's own
+    format   of the results, None for the query's own (JPEG for HEIC)
     restore  results in full resolution, with the query's untouched pixels
     seconds  it may take from `began` on, on the clock of `time.monotonic`
     """
@@ -209,10 +209,9 @@ def _result(order: Order, work: Work, edited: Edited) -> Result:
     photo = order.photo
     draft = Draft(edited.image, work.query, edited.coded)
     image, told = finished(photo.image, draft if work.coded else resized(edited.image, photo.image.size))
-    name = codec.OUTPUT_FORMATS[order.format] if order.format else photo.format
     return Result(
         data=codec.encode(photo, image, order.format),
-        media_type=MEDIA_TYPES[name],
+        media_type=MEDIA_TYPES[codec.written_format(photo.format, order.format)],
         size=image.size,
         seed=work.seed,
         scores=told,

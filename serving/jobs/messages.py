@@ -42,8 +42,8 @@ class JobRequest(BaseModel):
     scale: float = Field(1.0, ge=-10, le=10, allow_inf_nan=False, description="How strongly adapters count.")
     seed: int = Field(0, ge=0, lt=2**63, description="Another number gives another variant of every result.")
     steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps. Default: the base's own.")
-    format: Literal["png", "jpeg", "webp", "tiff"] | None = Field(
-        None, description="Format of the results. Default: each input's own."
+    format: Literal["png", "jpeg", "webp", "tiff", "avif"] | None = Field(
+        None, description="Format of the results. Default: each input's own, JPEG for HEIC."
     )
     restore: bool = Field(
         False, description="Results in full resolution: what the edit did not touch stays the input's."

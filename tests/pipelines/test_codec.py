@@ -33,9 +33,9 @@ def with_alpha(image: Image.Image) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
 def test_every_format_comes_back_as_itself(scene, format):
-    data = file_of(scene(), format, **({"quality": 95} if format in ("JPEG", "WEBP") else {}))
+    data = file_of(scene(), format, **({"quality": 95} if format in ("JPEG", "WEBP", "AVIF") else {}))
     photo = codec.decode(data, LIMIT)
     back = opened(codec.encode(photo, photo.image))
     assert (photo.format, photo.image.mode, photo.image.size) == (format, "RGB", scene().size)
@@ -81,7 +81,7 @@ def test_alpha_comes_back_and_what_it_hides_is_white_for_the_edit(scene, format)
     assert difference(opened(codec.encode(photo, photo.image, "jpeg")).crop((0, 0, 1, 32)), 255) < 3
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_orientation_is_applied_and_other_exif_is_kept(scene, format, orientation):
     exif = Image.Exif()
@@ -94,9 +94,9 @@ def test_orientation_is_applied_and_other_exif_is_kept(scene, format, orientatio
     assert difference(back, photo.image) < 3
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_a_profile_is_applied_for_the_edit_and_embedded_again(scene, format):
-    options = {"quality": 98} if format in ("JPEG", "WEBP") else {}
+    options = {"quality": 98} if format in ("JPEG", "WEBP", "AVIF") else {}
     photo = codec.decode(file_of(scene(), format, icc_profile=icc.swapped_profile(), **options), LIMIT)
     red, green, blue = scene().split()
     assert difference(photo.image, Image.merge("RGB", (blue, green, red))) < 6
@@ -138,7 +138,7 @@ def test_a_preview_of_a_jpeg_is_smaller(scene):
 BROKEN = {
     "empty_file": lambda scene: b"",
     "not_an_image": lambda scene: b"A letter, not a picture. " * 20,
-    "unsupported": lambda scene: b"\0\0\0\x20ftypheic" + bytes(100),
+    "unsupported": lambda scene: b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100),
     "too_small": lambda scene: file_of(scene(size=(1, 1)), "PNG"),
     "aspect_ratio": lambda scene: file_of(scene(size=(400, 20)), "PNG"),
     "too_many_pixels": lambda scene: file_of(Image.new("1", (2000, 501)), "PNG"),
@@ -152,7 +152,7 @@ def test_what_cannot_be_edited_says_why(scene, code):
     assert raised.value.code == code and str(raised.value).endswith(".")
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("share", [0.5, 0.95])
 def test_truncated_files_are_called_truncated(scene, format, share):
     data = file_of(scene(size=(160, 120)), format)
@@ -162,9 +162,9 @@ def test_truncated_files_are_called_truncated(scene, format, share):
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF"])
 def test_no_damage_raises_anything_but_an_image_error(scene, format):
-    data = bytearray(file_of(with_alpha(scene()) if format in ("PNG", "WEBP") else scene(), format))
+    data = bytearray(file_of(with_alpha(scene()) if format in ("PNG", "WEBP", "AVIF", "HEIF") else scene(), format))
     rng = np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(data)

@@ -19,6 +19,7 @@ from serving.app.routes.schemas import AdapterFacts, BaseFacts, multipart
 from serving.app.services import Services, now
 
 NAMES = Fields(query="image", adapter="model", pairs="image", before="image", after="image")
+FORMATS = ("png", "jpeg", "webp", "avif")
 MOST = 10  # results of one request, as with OpenAI
 
 FIELDS = {
@@ -32,7 +33,7 @@ FIELDS = {
     "size": {"type": "string", "description": "`auto`, or WIDTHxHEIGHT of the image's proportions."},
     "seed": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1, "description": "Of the noise; n results take"
              " this seed and those that follow. Left out, results are those of `edit-transfer apply`."},
-    "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"], "default": "png"},
+    "output_format": {"type": "string", "enum": list(FORMATS), "default": "png"},
     "response_format": {"type": "string", "enum": ["b64_json"], "default": "b64_json"},
 }  # fmt: skip
 
@@ -110,7 +111,7 @@ def _ask(body: Body, services: Services, caller: Caller, began: float) -> Ask:
         seed=body.whole("seed", 0, SEEDS - 1),
         count=body.whole("n", 1, MOST) or 1,
         size=_size(body.text("size"), services.desk.max_pixels),
-        format=body.choice("output_format", ("png", "jpeg", "webp")) or "png",
+        format=body.choice("output_format", FORMATS) or "png",
         seconds=services.limits.seconds,
         began=began,
         tenant=caller.key_id,

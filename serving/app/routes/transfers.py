@@ -24,7 +24,7 @@ from serving.app.routes.schemas import AdapterFacts, BaseFacts, multipart_or_jso
 from serving.app.services import Services, now
 from serving.engine.request import Edited, Progress
 
-FORMATS = ("png", "jpeg", "webp")
+FORMATS = ("png", "jpeg", "webp", "avif")
 IN_FORM, IN_JSON = Fields(), Fields(pairs="pairs", before="pairs.{}.before", after="pairs.{}.after")
 STRONGEST = 10.0  # scale of an adapter
 
@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {
              " result is that of `edit-transfer apply`."},
     "steps": {"type": "integer", "minimum": 1, "description": "Denoising steps; the base's own by default."},
     "output_format": {"type": "string", "enum": list(FORMATS), "description": "By default what `Accept` asks for,"
-                      " else the query's own."},
+                      " else the query's own (JPEG for HEIC)."},
     "restore": {"type": "boolean", "default": False, "description": "Full resolution: what the edit did not touch"
                 " stays the query's, pixel for pixel in a lossless format."},
     "response_format": {"type": "string", "enum": ["image", "json"], "description": "The file itself, or JSON with"
@@ -85,7 +85,7 @@ class Transfer(BaseModel):
 
 
 IMAGE = {"schema": {"type": "string", "format": "binary"}}
-KINDS = ("png", "jpeg", "webp", "tiff", "bmp", "gif")
+KINDS = ("png", "jpeg", "webp", "tiff", "bmp", "gif", "avif")
 SUCCESS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Transfer,

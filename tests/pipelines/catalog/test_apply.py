@@ -33,7 +33,7 @@ BAD = {
     "bad/truncated.jpg": "truncated",
     "bad/empty.png": "empty_file",
     "bad/text.png": "not_an_image",
-    "bad/phone.heic": "unsupported",
+    "bad/modern.jxl": "unsupported",
     "bad/dot.png": "too_small",
     "bad/banner.png": "aspect_ratio",
     "bad/bomb.png": "too_many_pixels",
@@ -59,7 +59,7 @@ def photos(tmp_path_factory, scene) -> Path:
     os.truncate(folder / "bad/truncated.jpg", 1500)
     (folder / "bad/empty.png").touch()
     (folder / "bad/text.png").write_text("This is not a picture.")
-    (folder / "bad/phone.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(100))
+    (folder / "bad/modern.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100))
     save(Image.new("RGB", (1, 1)), folder / "bad/dot.png")
     save(Image.new("RGB", (900, 20)), folder / "bad/banner.png")
     save(Image.new("1", (12_000, 12_000)), folder / "bad/bomb.png")

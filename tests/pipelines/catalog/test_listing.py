@@ -203,3 +203,27 @@ def test_hopeless_paths_are_one_sentence(tmp_path, place):
     source = str(tmp_path / place) if place == "loop" else place
     with pytest.raises(UsageError):
         catalog_of(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "result"),
+    [
+        ("a.HEIC", None, "a.HEIC.jpg"), ("a.heif", None, "a.heif.jpg"), ("b/a.hif", None, "b/a.hif.jpg"),
+        ("a.heic", "jpeg", "a.heic.jpg"), ("a.heic", "png", "a.heic.png"), ("a.heic", "avif", "a.heic.avif"),
+        ("a.avif", None, "a.avif"), ("a.AVIF", "avif", "a.AVIF"), ("a.jpg", "avif", "a.jpg.avif"),
+        ("a.avif", "jpeg", "a.avif.jpg"), ("a.jfif", "jpeg", "a.jfif"), ("a.jif", "jpeg", "a.jif"),
+    ],
+)  # fmt: skip
+def test_results_of_heic_are_named_as_the_jpeg_that_they_are(name, format, result):
+    assert result_name(name, format) == result
+
+
+def test_a_heic_and_a_jpeg_that_would_share_a_result_do_not(tmp_path):
+    for name in ("a.heic", "a.heic.jpg", "a.jpg", "b.heic.jpg", "c.avif", "c.avif.jpg"):
+        (tmp_path / name).touch()
+    for source in (tmp_path, tmp_path / "*"):
+        failed = [found.relative_path for found in catalog_of(source, tmp_path / "out")[0] if found.error_code]
+        assert failed == ["a.heic.jpg"]
+    (tmp_path / "t.csv").write_text("uri\na.heic\na.heic.jpg\n")
+    rows = [found.relative_path for found in catalog_of(tmp_path / "t.csv", tmp_path / "out")[0] if found.error_code]
+    assert rows == ["a.heic.jpg"]

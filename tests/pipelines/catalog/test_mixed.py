@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from infra.cli import app
 from pipelines import codec
+from pipelines.catalog.listing import result_name
 from tests import corrupt
 
 MOST_MEMORY = 2 << 30  # bytes of one process, torch and all; what the bombs claim is 7 GB and more
@@ -76,9 +77,10 @@ def test_good_files_are_done_and_bad_ones_get_their_code(ray_cluster, tiny_base,
     assert (summary["total"], summary["failed"], summary["done"]) == (len(expected), bad, len(expected) - bad)
 
     results = {str(path.relative_to(output / "images")) for path in (output / "images").rglob("*") if path.is_file()}
-    assert results == {name for name, code in expected.items() if code is None}
-    for name in results:
-        photo = codec.decode((output / "images" / name).read_bytes(), LIMIT)
+    good = [name for name, code in expected.items() if code is None]
+    assert results == {result_name(name, None) for name in good} and len(results) == len(good)
+    for name in good:
+        photo = codec.decode((output / "images" / result_name(name, None)).read_bytes(), LIMIT)
         assert photo.image.size == (rows[name]["width"], rows[name]["height"])
     assert list(tmp_path.rglob(".*")) == []
     assert peaks and max(peaks.values()) < MOST_MEMORY, peaks

@@ -14,6 +14,7 @@ from infra.cli import app
 from infra.errors import PairError, StoreError
 from pipelines.pairs.check import check_pairs, usable
 from pipelines.pairs.source import find_pairs
+from tests.crafted import file_of
 
 MANY = 10**8
 
@@ -133,3 +134,20 @@ def test_the_command_tells_and_shows(folder, scene):
     (folder / "same_after.png").unlink()
     (folder / "same_before.png").unlink()
     assert CliRunner().invoke(app, ["pairs", "check", str(folder), "--sheet", str(sheet)]).exit_code == 0
+
+
+def test_pairs_may_be_photos_of_phones(tmp_path, scene):
+    """HEIC and AVIF, whatever they are called; a torn one costs no other pair, and a raw file is no pair."""
+    for number, (kind, other) in enumerate((("HEIF", "HEIF"), ("AVIF", "HEIF"), ("JPEG", "AVIF"))):
+        name, before = f"p{number}", scene(number, (96, 64))
+        (tmp_path / f"{name}_before.HEIC").write_bytes(file_of(before, kind))
+        (tmp_path / f"{name}_after.avif").write_bytes(file_of(inverted(before), other))
+    (tmp_path / "torn_before.heic").write_bytes(file_of(scene(8), "HEIF")[:-100])
+    (tmp_path / "torn_after.heic").write_bytes(file_of(scene(9), "HEIF"))
+    for name in ("raw_before.dng", "raw_after.dng", "._p0_before.HEIC"):
+        (tmp_path / name).write_bytes(b"raw")
+    checked = {each.name: each for each in check_pairs(str(tmp_path), MANY)}
+    assert {name: each.code for name, each in checked.items()} == {
+        "p0": None, "p1": None, "p2": None, "torn": "unreadable",
+    }  # fmt: skip
+    assert all(each.pair.before.mode == "RGB" for each in checked.values() if each.pair)
