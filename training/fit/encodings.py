@@ -1,4 +1,4 @@
-"""Encoded views, kept beside the checkpoints: for the processes that train together, and for a training that goes on."""
+"""Encoded views, kept beside the checkpoints: for processes that train together, and for a training that goes on."""
 
 from __future__ import annotations
 

@@ -169,6 +169,7 @@ def _write_outcome(fit: Any, moment: Any, folder: Path) -> None:
         "score": asdict(moment.score),
         "curve": fit.curve,
         "held_out": [pair.digest for pair in fit.held_out],
+        "scored": [trial.asked.digest for trial in fit.trials],
         "shown": list(dict.fromkeys(pair.digest for trial in fit.trials for pair in trial.shown)),
         "samples": moment.progress.samples,
     }
