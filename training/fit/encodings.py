@@ -40,7 +40,8 @@ class Encodings:
 
     def __call__(self, editor: Editor, wanted: Sequence[Glance]) -> list[View]:
         """The views, in order. Raises ImageError as `views.encode` does."""
-        parts = [_Part(self.folder, editor, part) for part in parts_of(wanted)]
+        seen = {id(pair): _digest(pair) for pair in {id(each.pair): each.pair for each in wanted}.values()}
+        parts = [_Part(self.folder, editor, part, [seen[id(each.pair)] for each in part]) for part in parts_of(wanted)]
         processes = dist.get_world_size() if dist.is_initialized() else 1
         views: dict[int, list[View]] = {}
         done = found = 0
@@ -52,16 +53,14 @@ class Encodings:
             self.tell(done, found, len(wanted))
         if processes > 1:
             dist.all_reduce(torch.zeros(1, device=editor.family.device))  # by now the others have written theirs
-        for number, part in enumerate(parts):
-            views[number] = views.get(number) or part.read() or part.make()
-        return [view.ready(editor) for number in range(len(parts)) for view in views[number]]
+        return [view for number, part in enumerate(parts) for view in views.get(number) or part.read() or part.make()]
 
 
 class _Part:
-    """A few views that are kept in one file, under a name that says what they are."""
+    """A few views, kept in one file under a name that says what they are; `seen` are digests of their pairs."""
 
-    def __init__(self, folder: str, editor: Editor, wanted: Sequence[Glance]) -> None:
-        self.folder, self.editor, self.wanted = folder, editor, wanted
+    def __init__(self, folder: str, editor: Editor, wanted: Sequence[Glance], seen: Sequence[str]) -> None:
+        self.folder, self.editor, self.wanted, self.seen = folder, editor, wanted, seen
 
     @cached_property
     def uri(self) -> str:
@@ -70,7 +69,9 @@ class _Part:
             "recipe": [RECIPE, PART, TOGETHER, SMALLEST_CROP, TURNED],
             "base": [self.editor.revision, self.editor.max_area, self.editor.compact],
             "numerics": [parameter.device.type, str(parameter.dtype)],
-            "views": [[_digest(each.pair), each.index, each.mirrored, each.seed] for each in self.wanted],
+            "views": [
+                [seen, each.index, each.mirrored, each.seed] for seen, each in zip(self.seen, self.wanted, strict=True)
+            ],
         }
         named = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
         return store.join(self.folder, f"{named[:32]}.safetensors")
@@ -81,7 +82,7 @@ class _Part:
         data = save({name: tensor.cpu().contiguous() for name, tensor in _tensors(views).items()})
         with suppress(StoreError):  # they only save time
             store.write(self.uri, hashlib.sha256(data).digest() + data)
-        return views
+        return [view.ready(self.editor) for view in views]
 
     def read(self) -> list[View] | None:
         """What was kept; None where nothing is, or it is not as it was written."""
@@ -92,7 +93,8 @@ class _Part:
         if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
             return None
         tensors = load(data[DIGEST:])
-        return [_view(tensors, place, self.editor.compact) for place in range(len(self.wanted))]
+        views = (_view(tensors, place, self.editor.compact) for place in range(len(self.wanted)))
+        return [view.ready(self.editor) for view in views]
 
 
 def _digest(pair: Pair) -> str:

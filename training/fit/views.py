@@ -111,15 +111,11 @@ def encode_part(editor: Editor, wanted: Sequence[Glance]) -> list[View]:
     pictures = [picture for glance in wanted for picture in glance.pictures(editor)]
     plain = _tokens(editor, pictures, 1)
     small = _tokens(editor, pictures, editor.compact) if editor.compact > 1 else []
-    return [
-        View(
-            *plain[place : place + 2],
-            grid=editor.grid(pictures[place]),
-            shown=(small[place], small[place + 1]) if small else None,
-            compact=editor.compact,
-        )
-        for place in range(0, len(pictures), 2)
-    ]
+    views = []
+    for place in range(0, len(pictures), 2):
+        shown = (small[place], small[place + 1]) if small else None
+        views.append(View(plain[place], plain[place + 1], editor.grid(pictures[place]), shown, editor.compact))
+    return views
 
 
 def _tokens(editor: Editor, pictures: Sequence[Image.Image], compact: int) -> list[Tensor]:
