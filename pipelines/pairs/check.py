@@ -75,9 +75,9 @@ def check_pairs(source: str, max_pixels: int) -> list[Checked]:
     return check_found(find_pairs(source), max_pixels)
 
 
-def check_found(pairs: Sequence[Found], max_pixels: int) -> list[Checked]:
-    """The same for pairs that were found already. Raises StoreError: the place does not answer."""
-    return _without_duplicates([_checked(found, max_pixels) for found in pairs])
+def check_found(found: Sequence[Found], max_pixels: int) -> list[Checked]:
+    """Read and check pairs wherever they were found. Raises StoreError where a place does not answer."""
+    return _without_duplicates([_checked(each, max_pixels) for each in found])
 
 
 def usable(checked: Sequence[Checked], source: str) -> list[Pair]:

@@ -88,6 +88,14 @@ def read_pairs(source: str) -> Reading:
     return reading
 
 
+def found_at(before: str, after: str) -> Found:
+    """A pair given by the addresses of its pictures, called as the before image is."""
+    path = PurePosixPath(PurePosixPath(before).name)
+    sides = (naming.side(path) for naming in NAMINGS)
+    name = next((side.key[1] for side in sides if side and side.role == "before"), path.stem)
+    return Found(name, "", (canonical(before),), (canonical(after),))
+
+
 def _of_folder(folder: str) -> Reading:
     if store.scheme_of(folder) == "file" and not Path(folder).is_dir():
         raise PairError(f"{folder}: there is no such folder of pairs.")

@@ -9,7 +9,7 @@ from infra import store
 from infra.cli import app
 from infra.errors import PairError
 from pipelines.pairs.naming import NAMINGS
-from pipelines.pairs.source import find_pairs, read_pairs
+from pipelines.pairs.source import find_pairs, found_at, read_pairs
 
 EXACTLY = "NAME_before, NAME_after"
 
@@ -239,6 +239,15 @@ def test_a_json_table_that_is_none_is_one_sentence(folder, text, said):
     place.write_text(text)
     with pytest.raises(PairError, match=said):
         find_pairs(str(place))
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [("x/shoe_before.png", "shoe"), ("shoe-Before.jpg", "shoe"), ("shoe_start.png", "shoe"), ("before.png", "before"),
+     ("before_shoe.png", "shoe"), ("before/shoe.png", "shoe"), ("s3://shop/shoe_after.png", "shoe_after")],
+)  # fmt: skip
+def test_a_pair_that_is_given_by_its_pictures_is_called_as_its_before_image(before, name):
+    assert found_at(before, "after.png").name == name
 
 
 def test_other_namings_are_read_in_any_store(tmp_path):
