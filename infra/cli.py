@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from infra import threads
 from infra.errors import EXIT_INTERRUPTED, EditTransferError
 
 SUB_COMMANDS = (
@@ -74,6 +75,7 @@ for module in SUB_COMMANDS:
 
 def main() -> None:
     """Run the command line, and exit with its code. SIGTERM stops a command as Ctrl-C does."""
+    threads.wait_asleep()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for talkative in TALKATIVE:
         logging.getLogger(talkative).setLevel(logging.ERROR)

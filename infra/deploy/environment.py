@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from infra import threads
 from infra.errors import UsageError
 from infra.settings import PREFIX, expanded
 
@@ -31,6 +32,7 @@ THE_CLUSTERS = "ray"  # a job runs with the Ray of its cluster, never with one t
 def runtime_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """`env_vars` for a Ray job. Local places are made absolute; a cache is each machine's own affair."""
     taken = {key: value for key, value in environment.items() if key.startswith(TAKEN_ALONG) and key not in LEFT_HERE}
+    taken = {name: environment.get(name, value) for name, value in threads.ENVIRONMENT.items()} | taken
     for key, absolute in ((REGISTRY, expanded), (BASE, base_place)):
         if taken.get(key):
             taken[key] = absolute(taken[key])

@@ -31,9 +31,6 @@ BATCHES_TO_RECOVER = 32  # after which a batch that was too large is tried again
 class Bench:
     """An Editor that does the edits of a job, one after the other.
 
-    On a CPU it computes with one thread, always: the number of threads decides the last bit of a sum, and so,
-    now and then, a pixel.
-
     Args:
         base: as Editor.load takes it.
         cache: folder on this machine that keeps the weights of adapters.
@@ -51,7 +48,6 @@ class Bench:
 
         from pipelines.transfer import Editor
 
-        torch.set_num_threads(1)
         self.edits, self.cache, self.base = edits, Path(cache), base
         usual = edits.usual
         loras = adapters.loras(usual.worn, self.cache)
@@ -103,6 +99,11 @@ class Bench:
         results = self._as_memory_allows(lambda: edit(queries, prefix, seeds=seeds, steps=variant.recipe.steps))
         self._grow(len(queries))
         return results
+
+    @property
+    def numerics(self) -> str:
+        """What decides how its results are rounded (`Editor.numerics`)."""
+        return self.editor.numerics
 
     def _as_memory_allows(self, work: Callable[[], T]) -> T:
         """What comes of this; where a batch does not fit into memory it is done again in smaller ones."""

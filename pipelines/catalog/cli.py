@@ -69,8 +69,8 @@ def apply(
         typer.Option(
             "--input",
             metavar="DIR|GLOB|TABLE",
-            help="Images to edit: a folder or s3:// prefix, a quoted glob, or a Parquet or CSV table with a column"
-            " `uri` (and, for rows that want it otherwise, `before` and `after`, `adapter`, `seed`, `prompt`)."
+            help="Images to edit: a folder or s3:// prefix, a quoted glob, or a table (Parquet, CSV, JSON lines) with a"
+            " column `uri` (and, for rows that want it otherwise, `before` and `after`, `adapter`, `seed`, `prompt`)."
             " Required.",
             callback=needed,
             rich_help_panel=CATALOG,

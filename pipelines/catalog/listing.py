@@ -1,11 +1,10 @@
 """What a catalog holds: a folder or prefix, a glob, one image, or a table of URIs, as a stream of inputs."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,12 +13,12 @@ from infra import store
 from infra.errors import CatalogError, UsageError
 from pipelines import codec
 from pipelines.catalog import tables
-from pipelines.catalog.tables import TABLES
+from pipelines.catalog.passed import Passed
+from pipelines.catalog.tables import FAULT, TABLES_ARE, is_table
 
 # Images that we cannot decode are listed too: a photo that cannot be edited is reported, not passed over.
 UNDECODABLE = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd")
 IMAGES = {extension for extensions in codec.EXTENSIONS.values() for extension in extensions} | {*UNDECODABLE}
-IGNORED_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,36 +64,6 @@ class Input:
 
 
 @dataclass
-class Passed:
-    """What a listing passed over, counted as it goes.
-
-    ignored   files that are no images, the first few by name
-    repeated  rows of a table that name a URI again
-    blank     rows of a table that name none
-    left_out  files that lie in the output folder
-    """
-
-    ignored: int = 0
-    names: tuple[str, ...] = ()
-    repeated: int = 0
-    blank: int = 0
-    left_out: int = 0
-
-    def ignore(self, uri: str) -> None:
-        self.ignored += 1
-        if len(self.names) < IGNORED_NAMED:
-            self.names = (*self.names, PurePosixPath(uri).name)
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Passed":
-        told = json.loads(data)
-        return cls(**(told | {"names": tuple(told["names"])}))
-
-
-@dataclass
 class Catalog:
     """The inputs, in a stable order, listed while they are iterated; `passed` is complete afterwards.
 
@@ -114,12 +83,12 @@ class Catalog:
         except OSError as error:
             raise CatalogError(f"{self.source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
         if empty:
-            raise CatalogError(f"{self.source}: there are no images in it.{self._hint()}")
+            raise CatalogError(f"{self.source}: {self._nothing()}")
 
-    def _hint(self) -> str:
-        if not self.passed.ignored:
-            return ""
-        return f" {self.passed.ignored} other files are no images, e.g. {self.passed.names[0]}."
+    def _nothing(self) -> str:
+        if _is_other_file(self.source):
+            return f"this is neither an image nor a table. {TABLES_ARE}"
+        return f"there are no images in it.{self.passed.told()}"
 
 
 def list_catalog(source: str, output: str, format: str | None = None) -> Catalog:
@@ -128,15 +97,14 @@ def list_catalog(source: str, output: str, format: str | None = None) -> Catalog
     What lies in `output` itself is left out. The same URI twice is one input; of those that would share one result
     in this output format, all but the first fail and name it.
     """
-    suffix = PurePosixPath(source).suffix.lower()
-    if suffix not in TABLES and f"{canonical(source)}/".startswith(f"{canonical(output)}/"):
+    if not is_table(source) and f"{canonical(source)}/".startswith(f"{canonical(output)}/"):
         raise CatalogError(f"{source}: the input lies inside the output folder; choose another --output.")
     listing = _Listing(canonical(output), format, Passed())
     if store.scheme_of(source) != "file":
-        found = listing.table(source) if suffix in TABLES else listing.folder(source.rstrip("/"))
+        found = listing.table(source) if is_table(source) else listing.folder(source.rstrip("/"))
     else:
         try:
-            found = listing.local(Path(source).expanduser(), suffix)
+            found = listing.local(Path(source).expanduser())
         except OSError as error:
             raise CatalogError(f"{source}: this cannot be listed ({(error.strerror or '').lower()}).") from None
     return Catalog(source, map(_checked, found), listing.passed)
@@ -168,12 +136,12 @@ class _Listing:
     format: str | None
     passed: Passed
 
-    def local(self, path: Path, suffix: str) -> Iterator[Input]:
+    def local(self, path: Path) -> Iterator[Input]:
         if path.is_dir():
             return self.folder(str(path.resolve()))
         if path.is_file():
-            path = path.resolve()
-            return self.table(str(path)) if suffix in TABLES else self.files(path.parent, [path])
+            named, path = path, path.resolve()
+            return self.table(str(path)) if is_table(named.name) else self.files(path.parent, [path])
         if glob.has_magic(str(path)):
             return self.files(*_matches(path.absolute()))
         raise CatalogError(f"{path}: there is no such folder, table or image.")
@@ -210,10 +178,13 @@ class _Listing:
     def table(self, uri: str) -> Iterator[Input]:
         import pyarrow as pa
 
-        schema = pa.schema([(name, pa.string()) for name in ("uri", "relative_path", "result", *OWN_COLUMNS)])
+        schema = pa.schema([(name, pa.string()) for name in ("uri", "relative_path", "result", FAULT, *OWN_COLUMNS)])
         for row in tables.one_each(self._named(uri), schema):
             self.passed.repeated -= 1
             if self._left_out(row["uri"]):
+                continue
+            if row[FAULT]:  # what it asks for may stand in the wrong columns
+                yield Input(row["uri"], row["relative_path"], None).failing("bad_row", row[FAULT])
                 continue
             own = Own(**{name: row[name] for name in OWN_COLUMNS})
             image = Input(row["uri"], row["relative_path"], None, own=own)
@@ -227,7 +198,7 @@ class _Listing:
         folder = uri.rpartition("/")[0]
         for block in tables.blocks(uri, ("uri", "relative_path", *OWN_COLUMNS), needed=("uri",)):
             for values in zip(*block.values(), strict=True):
-                row = {name: value or None for name, value in zip(block, values, strict=True)}
+                row = {name: _cell(value) for name, value in zip(block, values, strict=True)}
                 if row["uri"] is None:
                     self.passed.blank += 1
                     continue
@@ -236,6 +207,11 @@ class _Listing:
                 relative_path = str(PurePosixPath(path))
                 places = {name: _address(row[name] or "", folder) for name in PLACES if row.get(name)}
                 yield row | places | {"relative_path": relative_path, "result": result_name(relative_path, self.format)}
+
+
+def _cell(value: str | None) -> str | None:
+    """None for a blank one; what no path may hold is made visible."""
+    return value.replace("\0", "\\0") if value and value.strip() else None
 
 
 def _matches(pattern: Path) -> tuple[Path, list[Path]]:
@@ -247,6 +223,16 @@ def _matches(pattern: Path) -> tuple[Path, list[Path]]:
     return folder, sorted(
         path for path in found if not path.is_dir() and not hidden.search(str(path.relative_to(folder)))
     )
+
+
+def _is_other_file(source: str) -> bool:
+    """Whether it is one file, and neither an image nor a table by its name."""
+    if is_table(source) or PurePosixPath(source).suffix.lower() in IMAGES:
+        return False
+    if store.scheme_of(source) == "file":
+        return Path(canonical(source)).is_file()
+    is_key = canonical(source).count("/") > 2  # and not a bucket
+    return is_key and store.stat(canonical(source)) is not None
 
 
 def _looked_at(uri: str) -> store.Stored:

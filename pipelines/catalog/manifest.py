@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("finished_at", pa.timestamp("us", tz="UTC")),
         ("job_id", pa.string()),
+        ("numerics", pa.string()),
     ]
 )
 

@@ -39,6 +39,7 @@ class Item:
 
     result   of the photo's size, or a draft where it is to be restored to full resolution when it is written
     seconds  its share of the time that its batch took to edit
+    numerics how the machine that edited it rounds
     """
 
     input: Input
@@ -49,6 +50,7 @@ class Item:
     error: ImageError | None = None
     recorded: dict[str, Any] | None = None
     seconds: float | None = None
+    numerics: str | None = None
 
     def failed(self, error: ImageError) -> "Item":
         """The same image, with nothing but its error to go on with."""
@@ -137,7 +139,10 @@ def _edited(group: list[Item], bench: "Bench") -> list[Item]:
             return [group[0].failed(_image_error(error))]
         return [done for item in group for done in _edited([item], bench)]
     share = (time.perf_counter() - began) / len(group)
-    return [replace(item, result=result, seconds=share) for item, result in zip(group, results, strict=True)]
+    return [
+        replace(item, result=result, seconds=share, numerics=bench.numerics)
+        for item, result in zip(group, results, strict=True)
+    ]
 
 
 def _image_error(error: Exception) -> ImageError:
@@ -196,6 +201,7 @@ def _row(item: Item) -> dict[str, Any]:
         "steps": recipe.steps,
         "seed": recipe.seed_for(item.sha256) if item.sha256 else None,
         "seconds": item.seconds,
+        "numerics": item.numerics,
     }
 
 

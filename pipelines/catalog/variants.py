@@ -1,5 +1,6 @@
 """The edits of one job: its own, and those that rows of a table ask for."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pipelines.transfer import Pair
 
 VARIANTS_KEPT = 4096
+ROUNDED = re.compile(r"[+-]?[\d.,]+e[+-]?\d+", re.IGNORECASE)
+NO_SEED = {"", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", "nil"}  # what tables write for a missing number
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Edits:
             recipe,
             pairs=shown,
             attention=attention,
-            seed=_whole(own.seed) if own.seed else recipe.seed,
+            seed=_seed(own.seed, recipe.seed),
             prompt=text.sha256 if text else None,
             compact=compact_of(worn),
             **adapters.named(worn),
@@ -120,11 +123,18 @@ def decoded(name: str, data: bytes, max_pixels: int) -> Image.Image:
         raise PairError(f"{name}: an image of this pair cannot be used: {error}") from None
 
 
-def _whole(text: str) -> int:
+def _seed(text: str | None, usual: int) -> int:
+    """Any whole number; `7.0` is what a table makes of 7 once another row has none. `1.000` may be a thousand."""
+    told = (text or "").strip()
+    if told.casefold() in NO_SEED:
+        return usual
     try:
-        return int(text)
+        return int(re.sub(r"\.0{0,2}$", "", told))
     except ValueError:
-        raise UsageError(f"the seed {text!r} is no whole number.") from None
+        rounded = (
+            " with all its digits; a float or a spreadsheet may have rounded it" if ROUNDED.fullmatch(told) else ""
+        )
+        raise UsageError(f"the seed {told[:60]!r} is no whole number{rounded}.") from None
 
 
 def read_pairs(given: Sequence[tuple[str, str]]) -> list[tuple[str, bytes, bytes]]:

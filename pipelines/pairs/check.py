@@ -12,9 +12,9 @@ from PIL import Image
 from infra import store
 from infra.errors import ImageError, NotInStore, PairError
 from pipelines import codec
+from pipelines.pairs.source import Found, find_pairs
 from pipelines.transfer import check_framing
 from pipelines.transfer.layout import working_size
-from pipelines.pairs.source import Found, find_pairs
 
 TOKEN = 16  # pixels: the smallest side that any base takes
 LARGEST_SIDE = 2048  # pixels; larger pictures are shrunk as soon as they are read

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from infra import store
 from infra.errors import CatalogError, PairError
 from pipelines.catalog.listing import IMAGES, canonical
-from pipelines.catalog.tables import TABLES, read_table
-from pipelines.pairs.jsontable import JSON_TABLES, read_json_table
+from pipelines.catalog.tables import is_table, read_table
+from pipelines.pairs.jsontable import is_json_table, read_json_table
 from pipelines.pairs.naming import COLUMNS, METADATA, NAMINGS, OWN, Naming
 
 CAPTIONS = (".txt", ".caption")  # usual beside images that others train on
@@ -77,8 +77,8 @@ def read_pairs(source: str) -> Reading:
         PairError: there is nothing there, no file is named as pairs are, or several namings are mixed.
         StoreError: the place does not answer.
     """
-    is_table = PurePosixPath(source).suffix.lower() in (*TABLES, *JSON_TABLES) and not Path(source).is_dir()
-    reading = _of_table(source) if is_table else _of_folder(canonical(source))
+    tabled = (is_table(source) or is_json_table(source)) and not Path(source).is_dir()
+    reading = _of_table(source) if tabled else _of_folder(canonical(source))
     if not reading.found:
         looks = f" {' and '.join(reading.halves[:3])}: this looks like half a pair." if reading.halves else ""
         raise PairError(
@@ -190,8 +190,8 @@ def _of_table(source: str) -> Reading:
 
 def _rows(source: str, naming: Naming) -> list[Found]:
     needed = (naming.before, naming.after)
-    is_json = PurePosixPath(source).suffix.lower() in JSON_TABLES
-    columns = (read_json_table if is_json else read_table)(source, (*needed, "edit"), needed=needed)
+    read = read_json_table if is_json_table(source) else read_table
+    columns = read(source, (*needed, "edit"), needed)
     folder = canonical(source).rpartition("/")[0]
     edits = columns.get("edit") or [None] * len(columns[naming.before])
     rows = zip(columns[naming.before], columns[naming.after], edits, strict=True)

@@ -14,6 +14,7 @@ from torch import nn
 
 from infra.errors import AdapterNotFound
 from pipelines.transfer import lorafile, names
+from pipelines.transfer.invariance import make_invariant
 from pipelines.transfer.lorafile import Outline
 from pipelines.transfer.tuning import linear_layers, regroup
 
@@ -129,3 +130,4 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
                 f"The adapter {path.name} does not fit this base: {lorafile.first_line(error)}"
             ) from error
         regroup(transformer)
+    make_invariant(transformer)

@@ -8,13 +8,15 @@ gives all blocks one `Memory`; a hook of each block takes its layer's `Slot` out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from pipelines.transfer.invariance import Attend, image_by_image
 
 if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hub's clients with it
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
@@ -23,7 +25,6 @@ if TYPE_CHECKING:  # importing diffusers takes seconds and brings half of the Hu
 
 Rotary = tuple[Tensor, Tensor]
 KeyValue = tuple[Tensor, Tensor]
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value, BSHD -> BSHD
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,10 @@ class _Processor:
     ) -> Tensor:
         query = self._rotate(query, rotary, sequence_dim=1)
         key = self._rotate(key, rotary, sequence_dim=1)
-        attention = partial(
-            self._dispatch, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
+        attention = image_by_image(
+            partial(
+                self._dispatch, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
+            )
         )
         attended = attention(query, key, value) if memory is None else memory.attend(query, key, value, attention)
         return attended.flatten(2, 3).to(query.dtype)

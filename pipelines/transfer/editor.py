@@ -17,6 +17,7 @@ from pipelines.restore import Draft
 from pipelines.transfer import adapters, bases, loading, passes, prompts, tuning
 from pipelines.transfer.adapters import Lora
 from pipelines.transfer.family import Family, Prompt, suited
+from pipelines.transfer.invariance import edits, numerics_of
 from pipelines.transfer.layout import Attention, Grid, compacted
 from pipelines.transfer.loading import Quantised
 from pipelines.transfer.passes import Prefix
@@ -25,11 +26,12 @@ from pipelines.transfer.sampler import denoise, draw_noise
 from pipelines.tuning import PLAIN, Tuning
 
 Pair = tuple[Image.Image, Image.Image]
-FEW_TOKENS = 12  # grids below go alone: with so few rows, CPU kernels round differently from batch to batch
 
 
 class Editor:
     """Edits images the way the remembered pairs show. Same image, pairs and seed give the same pixels, in any batch.
+
+    On a CPU one thread computes, whatever torch is told: the number of threads would decide the last bit of a sum.
 
     `adapter_digest` names the adapters worn, None without any.
 
@@ -170,7 +172,7 @@ class Editor:
         """The digest of a base's content, without loading it; raises `BaseNotFound`."""
         return bases.revision_of(base)
 
-    @torch.inference_mode()
+    @edits
     def remember(self, pairs: Sequence[Pair], attention: Attention | None = None, compact: int | None = None) -> Prefix:
         """Run the pairs once, for all queries to come; `attention` and `compact` if not as the Editor's own.
 
@@ -198,7 +200,7 @@ class Editor:
         size = columns * self.family.multiple, rows * self.family.multiple
         return self.family.encode(to_tensor([resized(image, size) for image in working]))
 
-    @torch.inference_mode()
+    @edits
     def edit(
         self,
         queries: Sequence[Image.Image],
@@ -216,7 +218,7 @@ class Editor:
         made = self._made([self.fit(query) for query in queries], prefix, seeds, steps)
         return [resized(image, query.size) for image, query in zip(made, queries, strict=True)]
 
-    @torch.inference_mode()
+    @edits
     def draft(
         self,
         queries: Sequence[Image.Image],
@@ -233,7 +235,7 @@ class Editor:
         made = self._made(working, prefix, seeds, steps)
         return [Draft(image, seen, self.coded(seen)) for image, seen in zip(made, working, strict=True)]
 
-    @torch.inference_mode()
+    @edits
     def coded(self, working: Image.Image) -> Image.Image:
         """An image at working size, through the base's autoencoder and back."""
         tokens = self.family.encode(to_tensor([working]))
@@ -258,13 +260,17 @@ class Editor:
         by_grid: dict[Grid, list[int]] = defaultdict(list)
         for index, image in enumerate(working):
             by_grid[self.grid(image)].append(index)
-        largest = 1 if self.tuned.one_by_one else self.batch_size
-        sizes = {grid: largest if grid[0] * grid[1] >= FEW_TOKENS else 1 for grid in by_grid}
+        size = 1 if self._one_by_one else self.batch_size
         return [
-            (grid, indices[start : start + sizes[grid]])
+            (grid, indices[start : start + size])
             for grid, indices in by_grid.items()
-            for start in range(0, len(indices), sizes[grid])
+            for start in range(0, len(indices), size)
         ]
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether images must not share a batch, which would change them: compiled blocks are no longer invariant."""
+        return self.tuned.one_by_one or (self.tuned.compile and self.family.device.type == "cpu")
 
     def _edit_batch(
         self, images: list[Image.Image], grid: Grid, prefix: Prefix, seeds: list[int], steps: int
@@ -281,6 +287,11 @@ class Editor:
         sigmas = self.family.sigmas(steps, plan.result.tokens)
         with tuning.step_cached(self.family.transformer, self.tuned.step_cache, steps, self.residuals):
             return denoise(velocity, noise, sigmas)
+
+    @property
+    def numerics(self) -> str:
+        """What decides how its results are rounded: machine, dtype and versions, in a few words."""
+        return numerics_of(self.family.device, self.family.dtype)
 
     def fit(self, image: Image.Image) -> Image.Image:
         """The image in RGB at the size at which it goes through the model."""

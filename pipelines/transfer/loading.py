@@ -11,6 +11,7 @@ from infra.errors import BaseNotFound
 from pipelines.transfer import tuning
 from pipelines.transfer.bases import KINDS, check_tuning, class_of, unusual_of
 from pipelines.transfer.family import Family
+from pipelines.transfer.invariance import make_invariant
 from pipelines.tuning import PLAIN, Tuning
 
 Quantised = Literal["none", "float8"]
@@ -44,6 +45,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype, tuned: Tuning)
     transformer = transformer.eval() if tuned.offload else transformer.to(device).eval()
     family = kind.family(transformer, vae.to(device).eval(), scheduler, **unusual_of(folder))
     tuning.arrange(transformer, vae, tuned, device)
+    make_invariant(transformer)
     family.device = device  # also where blocks wait elsewhere
     return family
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.transfer import passes
-from pipelines.transfer.editor import FEW_TOKENS
 from pipelines.transfer.layout import Grid, Layout
 from pipelines.transfer.pictures import to_images, to_tensor
 from pipelines.transfer.sampler import draw_noise, euler_move
@@ -87,9 +86,8 @@ class Batch:
             alike = plan if prefix.attention == "joint" else grid  # there pairs and query run as one block
             kinds.setdefault((prefix.attention, alike, arrival.text), []).append((arrival, plan))
         for group in kinds.values():
-            size = self._most(group[0][1].query.tokens)
-            for start in range(0, len(group), size):
-                self._attempt(group[start : start + size], self._welcome, lambda each: each[0].ticket)
+            for start in range(0, len(group), self.most):
+                self._attempt(group[start : start + self.most], self._welcome, lambda each: each[0].ticket)
 
     def _welcome(self, group: Sequence[tuple[Arrival, Layout]]) -> None:
         family = self.editor.family
@@ -121,13 +119,8 @@ class Batch:
         for each in self.running:
             kinds.setdefault((each.context.kind, each.arrival.text), []).append(each)
         for group in kinds.values():
-            size = self._most(group[0].context.plan.result.tokens)
-            for start in range(0, len(group), size):
-                self._attempt(group[start : start + size], self._advance, lambda each: each.arrival.ticket)
-
-    def _most(self, tokens: int) -> int:
-        """How many images of so many tokens may share a pass."""
-        return self.most if tokens >= FEW_TOKENS else 1
+            for start in range(0, len(group), self.most):
+                self._attempt(group[start : start + self.most], self._advance, lambda each: each.arrival.ticket)
 
     def _attempt(
         self, group: Sequence[Each], work: Callable[[Sequence[Each]], None], of: Callable[[Each], Ticket]

@@ -35,8 +35,6 @@ FETCHING = 4  # adapters on their way from the registry at a time
 class Engine:
     """Edits images, any number at a time, each with an adapter, pairs, seed and number of steps of its own.
 
-    On a CPU it computes with one thread: the number of threads decides the last bit of a sum.
-
     Args:
         base: as `Editor.load` takes it.
         cache: folder on this machine for copies of adapters.
@@ -59,12 +57,9 @@ class Engine:
         max_pixels: int = 100_000_000,
         tuned: Mapping[str, Any] | None = None,
     ) -> None:
-        import torch
-
         from pipelines.transfer import Editor, bases
         from pipelines.transfer.mixture import Mixture
 
-        torch.set_num_threads(1)
         self.editor = Editor.load(base, tuned=_checked(Tuning(**tuned or {})))
         self._text = texts.of_base(bases.find_base(base))
         self._usual = self.editor.family.prompt
@@ -163,10 +158,9 @@ class Engine:
             ticket.fail(error)
 
     def _run(self) -> None:
-        import torch
+        from pipelines.transfer.invariance import editing
 
-        torch.set_num_threads(1)  # each thread has a number of its own
-        with torch.inference_mode():
+        with editing(self.editor.family.device):
             while not self._stopping:
                 try:
                     self._turn()

@@ -10,7 +10,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,7 +28,7 @@ from infra.errors import (
 )
 from infra.jobs import Job, Jobs, new_job_id
 from pipelines.catalog import asking
-from pipelines.catalog.tables import TABLES
+from pipelines.catalog.tables import is_table
 from serving.access import Caller
 from serving.jobs.config import JobsConfig
 from serving.jobs.messages import Counts, JobRequest, JobTold
@@ -133,7 +132,7 @@ class Desk:
 
     def _source(self, caller: Caller, address: str) -> str:
         source = self._places.checked(address, "input", caller, glob=address.startswith("/"))
-        if PurePosixPath(source).suffix.lower() in TABLES:
+        if is_table(source):
             raise RequestError("input: a table may name images anywhere, so jobs take folders and prefixes.", "input")
         return source
 

@@ -12,11 +12,26 @@ import time
 import torch
 
 from infra.cluster import cores
-from tests.benchmarks import attention, bucket, compact, driver, fitting, job, memory, serving, soak, tuning
+from tests.benchmarks import (
+    attention,
+    bucket,
+    busy,
+    compact,
+    driver,
+    fitting,
+    invariance,
+    job,
+    memory,
+    serving,
+    soak,
+    tuning,
+)
 
 BENCHMARKS = {
     "attention": attention.run,
     "compact": compact.run,
+    "invariance": invariance.run,
+    "busy": busy.run,
     "tuning": tuning.run,
     "fitting": fitting.run,
     "job": job.run,

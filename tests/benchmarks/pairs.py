@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
+from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor, bases
 from training.evaluation.plan import Plan
 from training.evaluation.suite import evaluate_scenes, to_image
 from training.fit.fitting import Fit
 from training.fit.options import Options, settings_for
 from training.fit.rehearsal import kept_pairs
-from pipelines.pairs.check import Pair
 from training.scenes import EVERY_FAMILY, draw_parameters, draw_subjects, render
 
 

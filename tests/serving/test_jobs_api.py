@@ -80,6 +80,8 @@ def test_malformed_requests_are_told_which_part_is_wrong(client, cluster, wrong)
         ({"pairs": []}, "adapter", "`adapter` or with `pairs`"),
         ({"input": "s3://shop/list.csv"}, "input", "table"),
         ({"input": "s3://shop/list.PARQUET/"}, "input", "table"),
+        ({"input": "s3://shop/list.jsonl"}, "input", "table"),
+        ({"input": "s3://shop/list.csv.gz"}, "input", "table"),
         ({"input": "s3://other/photos"}, "input", "may not work there"),
         ({"output": "s3://shop/*"}, "output", "wildcards"),
         ({"output": "out"}, "output", "absolute path"),

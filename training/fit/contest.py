@@ -14,9 +14,9 @@ from infra.registry import Version
 from infra.settings import Settings as Environment
 from pipelines import adapters, texts
 from pipelines.adapters import Worn
+from pipelines.pairs.check import Pair, decoded
 from training.fit.judge import Trial, judge, trials
 from training.fit.publishing import Work
-from pipelines.pairs.check import Pair, decoded
 
 
 @dataclass(frozen=True)

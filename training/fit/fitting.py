@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from infra.errors import EditTransferError
+from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor
 from training.fit.draw import Draw
 from training.fit.judge import Judged, Score, hold_out, judge, trials
@@ -23,7 +24,6 @@ from training.fit.loss import group_loss
 from training.fit.settings import Settings
 from training.fit.views import Glance, View, encode, glances, looks_of
 from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_for, process
-from pipelines.pairs.check import Pair
 
 LOG_EVERY = 10  # steps
 KEPT_WEIGHT = 10.0  # of a change where nothing should change; such changes are small beside the errors of a new edit

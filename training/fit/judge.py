@@ -10,10 +10,10 @@ from statistics import fmean
 import torch
 from PIL import Image
 
+from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor
 from training.evaluation.metrics import changed_region, psnr
 from training.evaluation.suite import to_pixels
-from pipelines.pairs.check import Pair
 
 ONE_IN = 6  # of the pairs of an edit are held out, or of the edits
 ENOUGH = 4  # pairs of an edit, or edits of two pairs: below, all are needed for training

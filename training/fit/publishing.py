@@ -20,11 +20,11 @@ from infra.errors import PairError
 from infra.registry import Version
 from infra.registry.layout import PROMPT
 from pipelines import texts
+from pipelines.pairs.check import Pair
 from pipelines.transfer import bases
 from training.fit.judge import MOST_JUDGED
 from training.fit.run import Fitted
 from training.fit.settings import Settings
-from pipelines.pairs.check import Pair
 
 HOW = ("workers", "precision", "checkpointing")  # settings of the machine: elsewhere it is still the same work
 

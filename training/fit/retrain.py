@@ -13,13 +13,13 @@ from infra.errors import AliasMoved
 from infra.registry import PRODUCTION, Version
 from infra.settings import Settings as Environment
 from pipelines.adapters import check_base
+from pipelines.pairs.check import Pair, check_pairs, usable
 from pipelines.transfer import bases
 from training.fit import contest
 from training.fit.judge import MOST_JUDGED
 from training.fit.options import Options
 from training.fit.publishing import Work
 from training.fit.train import LEASE_SECONDS, base_of, fitted_version, work_for
-from pipelines.pairs.check import Pair, check_pairs, usable
 from training.pairs.show import tell_unusable
 
 JUDGED_ONE_IN = 3  # of the new pairs: training does not see them, the candidate and production are judged by them

@@ -14,6 +14,7 @@ from infra import registry, store
 from infra.errors import LeaseHeld
 from infra.registry import PRODUCTION, Lease, Version
 from infra.settings import Settings as Environment
+from pipelines.pairs.check import Checked, Pair, check_pairs, usable
 from pipelines.transfer import bases
 from training.fit import run
 from training.fit.judge import hold_out
@@ -22,7 +23,6 @@ from training.fit.publishing import Work, publish
 from training.fit.rehearsal import kept_pairs
 from training.fit.watch import Watch
 from training.fit.worker import Order
-from pipelines.pairs.check import Checked, Pair, check_pairs, usable
 
 LEASE_SECONDS = 60
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor
 from pipelines.transfer.layout import Grid
-from pipelines.pairs.check import Pair
 
 SMALLEST_CROP = 0.75  # of the sides of a picture; crops keep its proportions
 TURNED = 0.35  # share of views shown mirrored, where that is allowed

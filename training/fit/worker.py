@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import EditTransferError, ImageError, PairError
-from training.fit.settings import Settings
 from pipelines.pairs.check import Pair
+from training.fit.settings import Settings
 
 STATE, WEIGHTS, OUTCOME, SAMPLES = "state.pt", "adapter.safetensors", "outcome.json", "samples.png"
 COLUMNS = ("before", "after", "query", "result", "truth")

@@ -9,6 +9,7 @@ from diffusers import Flux2Transformer2DModel
 from safetensors.torch import load_file
 
 from infra.errors import EditTransferError, UsageError
+from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor, Lora
 from tests.tiny import tiny_transformer
 from training.fit import lora
@@ -18,7 +19,6 @@ from training.fit.judge import hold_out, trials
 from training.fit.loss import group_loss
 from training.fit.settings import Settings, usual_rank, usual_steps
 from training.fit.views import look_at
-from pipelines.pairs.check import Pair
 
 
 def settings(**changes):
