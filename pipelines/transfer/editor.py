@@ -192,9 +192,13 @@ class Editor:
 
     def shown(self, working: Image.Image, compact: int) -> Tensor:
         """Clean tokens (1, S, C) of an image of a pair, which comes at its working size."""
-        rows, columns = compacted(self.grid(working), compact)
+        return self.shown_together([working], compact)
+
+    def shown_together(self, working: Sequence[Image.Image], compact: int) -> Tensor:
+        """The same of several images of one size: (B, S, C)."""
+        rows, columns = compacted(self.grid(working[0]), compact)
         size = columns * self.family.multiple, rows * self.family.multiple
-        return self.family.encode(to_tensor([resized(working, size)]))
+        return self.family.encode(to_tensor([resized(image, size) for image in working]))
 
     @edits
     def edit(

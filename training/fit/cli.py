@@ -24,7 +24,8 @@ def train(
         str,
         typer.Option(
             metavar="DIR|TABLE",
-            help="NAME_before.* and NAME_after.*, or a table with before, after[, edit]; local or s3://.",
+            help="NAME_before.* and NAME_after.* (other namings: `pairs check --help`), or a table with before, after[,"
+            " edit]; local or s3://.",
             rich_help_panel=DATA,
         ),
     ],
@@ -108,9 +109,9 @@ def train(
 ) -> None:
     """Train an adapter from before/after pairs, and publish it.
 
-    One pair is enough to try, five to twenty are good. Some are held out, and decide which moment of the training is
-    kept. Pairs of several edits (column `edit`, or sub-folders) train one adapter that reads the edit off a pair.
-    Run the same command again after a stop: it goes on. The first version becomes NAME@production.
+    One pair is enough to try, five to twenty are good. Some are held out, and decide (eight of them at most) which
+    moment of the training is kept. Pairs of several edits (column `edit`, or sub-folders) train one adapter that reads
+    the edit off a pair. Run the same command again after a stop: it goes on. The first version becomes NAME@production.
     """
     from rich.console import Console
 
@@ -149,14 +150,14 @@ def _to_json(trained: Trained) -> str:
 
 
 def _tell(console: Console, trained: Trained, log: Path) -> None:
+    from training.fit.publishing import scored_by
+
     version = trained.version
-    scores, training = version.about["scores"], version.about["training"]
-    count = scores["held_out_pairs"]
-    held_out = f"on {count} held-out pair{'s' * (count > 1)}" if count else "on its own pairs"
+    scores, training, scored = version.about["scores"], version.about["training"], scored_by(version.about)
     console.print(
         f"published        [bold]{version.ref}[/]{'' if trained.new else ' (by an earlier run)'}", highlight=False
     )
-    console.print(f"score            {scores['balanced']:.1f} dB {held_out}; base alone {scores['base_balanced']:.1f},"
+    console.print(f"score            {scores['balanced']:.1f} dB on {scored}; base alone {scores['base_balanced']:.1f},"
                   f" untouched {scores['copy']:.1f}", highlight=False)  # fmt: skip
     if scores["held_out_pairs"] and scores["balanced"] <= scores["base_balanced"]:
         console.print("[yellow]The base alone does as well: look at the samples before you use this adapter.[/]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from training.fit.judge import Judged, Score, hold_out, judge, trials
 from training.fit.lora import LoraWeights, swapped
 from training.fit.loss import group_loss
 from training.fit.settings import Settings
-from training.fit.views import look_at
+from training.fit.views import Glance, View, encode, glances, looks_of
 from training.loop import NoCheckpoint, Progress, Schedule, Trainer, generator_for, process
 
 LOG_EVERY = 10  # steps
@@ -50,13 +50,20 @@ class Fit:
         kept: pairs of other edits, with which the editor shall go on doing what the base alone does.
         settings: see there.
         folder: for the log of the loop.
+        encoded: gives the views that are wanted.
 
     Raises:
         ImageError: a picture is too small or too elongated for the base.
     """
 
     def __init__(
-        self, editor: Editor, pairs: Sequence[Pair], kept: Sequence[Pair], settings: Settings, folder: Path
+        self,
+        editor: Editor,
+        pairs: Sequence[Pair],
+        kept: Sequence[Pair],
+        settings: Settings,
+        folder: Path,
+        encoded: Callable[[Editor, Sequence[Glance]], list[View]] = encode,
     ) -> None:
         self.editor = editor
         self.settings = settings
@@ -68,9 +75,11 @@ class Fit:
         if settings.checkpointing:
             editor.family.transformer.enable_gradient_checkpointing()
         self.trainer = Trainer(self.weights, _schedule(settings), folder, NoCheckpoint())
-        looks = look_at(editor, known, settings.views, mirrored=settings.mirrored, seed=settings.seed)
-        self.draw = Draw(looks, settings.queries, settings.shown)
-        self.keep = Draw(look_at(editor, kept, 1), settings.kept_queries, 1) if kept else None
+        learned = glances(known, settings.views, mirrored=settings.mirrored, seed=settings.seed)
+        others = glances(kept, 1)
+        views = encoded(editor, [*learned, *others])
+        self.draw = Draw(looks_of(learned, views[: len(learned)]), settings.queries, settings.shown)
+        self.keep = Draw(looks_of(others, views[len(learned) :]), settings.kept_queries, 1) if kept else None
         self.best: LoraWeights = copy.deepcopy(self.trainer.average)
         self.curve: list[dict[str, float]] = []
         self.stale = 0

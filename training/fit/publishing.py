@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ from infra.registry.layout import PROMPT
 from pipelines import texts
 from pipelines.pairs.check import Pair
 from pipelines.transfer import bases
+from training.fit.judge import MOST_JUDGED
 from training.fit.run import Fitted
 from training.fit.settings import Settings
 
@@ -76,6 +78,17 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
     return registry.publish(address, work.name, files, about, publication=work.publication)
 
 
+def scored_by(about: dict[str, Any]) -> str:
+    """Of which pairs a version's scores are the mean, in words; older versions kept the rule without saying it."""
+    scores, roles = about["scores"], Counter(pair["role"] for pair in about["pairs"])
+    held_out = scores["held_out_pairs"]
+    every = held_out or roles["train"]
+    scored = scores.get("scored_pairs", min(every, MOST_JUDGED))
+    number = f"{scored} of {every}" if scored < every else f"{every}"
+    pairs = f"pair{'s' * (every != 1)}"
+    return f"{number} held-out {pairs}" if held_out else f"{number} {pairs} it was trained on"
+
+
 def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """What adapter.json says of each pair, and the pairs' files as they were found."""
     roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
@@ -118,7 +131,7 @@ def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: flo
         "exemplars": _exemplars(outcome, pairs, work.settings.shown) if len(edits) == 1 else [],
         "scores": outcome["score"]
         | {"base_balanced": first["balanced"], "base_changed": first["changed"]}
-        | {"held_out_pairs": len(outcome["held_out"])},
+        | {"held_out_pairs": len(outcome["held_out"]), "scored_pairs": len(outcome["scored"])},
         "training": {
             "settings": asdict(work.settings),
             "steps_taken": curve[-1]["step"],
@@ -145,6 +158,7 @@ def _card(name: str, about: dict[str, Any]) -> str:
         loader=PackageLoader("training.fit", "."), undefined=StrictUndefined, keep_trailing_newline=True
     )
     told = about | {"name": name, "settings": about["training"]["settings"], "curve": about["training"]["curve"]}
+    told["scored_by"] = scored_by(about)
     roles = {
         "trained": [pair for pair in about["pairs"] if pair["role"] == "train"],
         "held_out": [pair for pair in about["pairs"] if pair["role"] == "held_out"],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra import cluster, store
 from infra.errors import EditTransferError, NotInStore
-from training.fit.worker import OUTCOME, SAMPLES, WEIGHTS, Order, Said, work
+from training.fit.worker import OUTCOME, SAMPLES, WEIGHTS, Order, Preparing, Said, work
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -34,10 +34,11 @@ class Fitted:
     outcome: dict[str, Any]
 
 
-def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], address: str | None) -> Fitted:
+def fit(order: Order, place: str, run: str, listen: Callable[[Said | Preparing], None], address: str | None) -> Fitted:
     """Train on the cluster at `address`, or on an embedded one.
 
-    Checkpoints go below `place` under the name `run`: the same order under the same name goes on where it was killed.
+    Checkpoints go below `place` under the name `run`, and encoded views beside them: the same order under the same name
+    goes on where it was killed.
 
     Raises:
         EditTransferError: what the workers refuse (BaseNotFound, PairError), or that the training broke.
@@ -51,7 +52,8 @@ def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], addr
         listener = threading.Thread(target=_listen, args=(said, listen, refusals), daemon=True)
         listener.start()
         try:
-            order = replace(order, device="cuda" if resources.gpus >= workers else "cpu")
+            device = "cuda" if resources.gpus >= workers else "cpu"
+            order = replace(order, device=device, encodings=_encodings(store.join(place, run)))
             checkpoint = _train(order, place, run, said)
         except EditTransferError as error:
             raise (refusals or [error])[0] from error
@@ -66,7 +68,7 @@ def fit(order: Order, place: str, run: str, listen: Callable[[Said], None], addr
             return _taken_home(Path(folder))
 
 
-def _listen(said: Any, listen: Callable[[Said], None], refusals: list[EditTransferError]) -> None:
+def _listen(said: Any, listen: Callable[[Said | Preparing], None], refusals: list[EditTransferError]) -> None:
     while (heard := said.get()) is not None:
         if isinstance(heard, EditTransferError):
             refusals.append(heard)
@@ -115,12 +117,23 @@ def _forget_if_torn(run: str) -> None:
     except NotInStore:
         return
     except ValueError:
-        forget(run)
+        _remove(run)
 
 
 def forget(run: str) -> None:
-    """Remove the checkpoints of a run; where that is not allowed they stay, and only cost space."""
-    filesystem, path = store.arrow(run)
+    """Remove the checkpoints of a run, and its encoded views: nothing will go on from there. Where that is not allowed
+    they stay, and only cost space."""
+    _remove(run)
+    _remove(_encodings(run))
+
+
+def _encodings(run: str) -> str:
+    """Where the encoded views of a run lie: not among its checkpoints, which may be torn."""
+    return f"{run}.encodings"
+
+
+def _remove(folder: str) -> None:
+    filesystem, path = store.arrow(folder)
     with suppress(OSError):
         filesystem.delete_dir(path)
 

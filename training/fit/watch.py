@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from infra.errors import OutputError
+from training.fit.worker import Preparing
 
 if TYPE_CHECKING:
     from training.fit.worker import Said
@@ -23,6 +24,8 @@ class Watch:
         self.kind = "held out" if held_out else "on its own pairs"
         self.base: float | None = None
         self.best: float | None = None
+        self.prepared: dict[int, Preparing] = {}  # the latest of every worker
+        self.tenths = 0  # of the preparation that were told of
         self.bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -48,13 +51,35 @@ class Watch:
         self.bar.stop()
         self.events.close()
 
-    def __call__(self, said: Said) -> None:
+    def __call__(self, said: Said | Preparing) -> None:
         """Show one moment."""
+        if isinstance(said, Preparing):
+            self._preparing(said)
+            return
         if math.isfinite(said.loss):
             self.events.add_scalar("loss", said.loss, said.step)
         if said.score:
             self._judged(said, said.score)
         self.bar.update(self.task, completed=said.step, description=self._line(said))
+
+    def _preparing(self, said: Preparing) -> None:
+        """What is done before the first step: on a terminal as it goes, elsewhere a line for every tenth of it."""
+        if not said.total and said.worker == 0:
+            self.prepared, self.tenths = {}, 0  # lost workers begin again
+            self._preparation("loading the base", told=True)
+            return
+        self.prepared[said.worker] = said
+        done, found = (sum(getattr(each, name) for each in self.prepared.values()) for name in ("done", "found"))
+        if said.total:
+            known = f" ({found:,} kept from an earlier run)" if found else ""
+            tenths = 10 * done // said.total
+            self._preparation(f"encoding {done:,} of {said.total:,} views{known}", told=tenths > self.tenths)
+            self.tenths = tenths
+
+    def _preparation(self, what: str, told: bool) -> None:
+        self.bar.update(self.task, description=what)
+        if told and not self.console.is_terminal:
+            self.console.print(what, highlight=False)
 
     def _line(self, said: Said) -> str:
         loss = f"loss {said.loss:.3f}  " if math.isfinite(said.loss) else ""

@@ -24,6 +24,7 @@ class Order:
     kept     pairs of edits to keep
     device   `cuda` or `cpu`
     threads  for each worker on a CPU
+    encodings  address of a folder for the encoded views
     """
 
     base: str | None
@@ -32,6 +33,18 @@ class Order:
     settings: Settings
     device: str
     threads: int
+    encodings: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """What a worker does before the first step. It has `done` its share of the `total` views that have to be encoded,
+    and `found` some of them; while the base is loaded, there is nothing to count yet."""
+
+    worker: int
+    done: int = 0
+    found: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +80,20 @@ def _work(order: Order, said: Any) -> None:
     import ray.train
     import torch
 
+    from training.fit.encodings import Encodings
     from training.fit.fitting import Fit
 
-    first = ray.train.get_context().get_world_rank() == 0
+    rank = ray.train.get_context().get_world_rank()
+    first = rank == 0
+
+    def tell(done: int, found: int, total: int) -> None:
+        said.put(Preparing(worker=rank, done=done, found=found, total=total))
+
     torch.set_num_threads(order.threads)
+    said.put(Preparing(worker=rank))
     with tempfile.TemporaryDirectory() as folder:
-        fit = Fit(_editor(order), order.pairs, order.kept, order.settings, Path(folder))
+        encodings = Encodings(order.encodings, tell)
+        fit = Fit(_editor(order), order.pairs, order.kept, order.settings, Path(folder), encodings)
         _restore(fit, ray.train.get_checkpoint())
         for moment in fit.run():
             if first:
@@ -148,6 +169,7 @@ def _write_outcome(fit: Any, moment: Any, folder: Path) -> None:
         "score": asdict(moment.score),
         "curve": fit.curve,
         "held_out": [pair.digest for pair in fit.held_out],
+        "scored": [trial.asked.digest for trial in fit.trials],
         "shown": list(dict.fromkeys(pair.digest for trial in fit.trials for pair in trial.shown)),
         "samples": moment.progress.samples,
     }

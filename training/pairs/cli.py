@@ -27,20 +27,25 @@ def check(
 
     A pair is NAME_before.* and NAME_after.* (any image format, the same framing), or a row of a Parquet or CSV table
     with the columns `before`, `after` and, for several edits, `edit`. Sub-folders tell edits apart, too.
+    What other trainers read is read as it is: NAME_start and NAME_end, NAME_input and NAME_target, before_NAME and
+    after_NAME; folders with equal file names: before/ and after/, control/ or source/ and target/, control_1/ and
+    main/; tables, JSON too, with `image` (the target) and `edit_image`. One folder keeps to one of them.
     Exit codes: 0 all usable, 3 some are not, 2 none is.
     """
     from rich.console import Console
 
     from infra import settings
     from infra.errors import EXIT_SOME_FAILED
-    from pipelines.pairs.check import check_pairs, usable
+    from pipelines.pairs.check import check_found, usable
+    from pipelines.pairs.source import read_pairs
     from training.pairs.show import show_table, to_json, write_sheet
 
-    checked = check_pairs(source, settings.from_environment().max_pixels)
+    reading = read_pairs(source)
+    checked = check_found(reading.found, settings.from_environment().max_pixels)
     write_sheet(sheet, checked)
     if as_json:
-        typer.echo(to_json(source, checked, sheet))
+        typer.echo(to_json(source, reading, checked, sheet))
     else:
-        show_table(Console(), checked, sheet)
+        show_table(Console(), reading, checked, sheet)
     if len(usable(checked, source)) < len(checked):
         raise typer.Exit(EXIT_SOME_FAILED)

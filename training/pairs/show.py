@@ -7,31 +7,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infra.errors import OutputError
 from pipelines.pairs.check import Checked
+from pipelines.pairs.source import Reading
 from training.sheet import SheetRow, contact_sheet
 
 SHOWN = 60  # pairs on a sheet
+NAMED = 3  # files of those that were left aside
 
 
-def show_table(console: Console, checked: Sequence[Checked], sheet: Path) -> None:
-    """One line a pair, then the count."""
+def show_table(console: Console, reading: Reading, checked: Sequence[Checked], sheet: Path) -> None:
+    """One line a pair, then how they were read, what was left aside, and the count."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pair", "edit", "usable", "why"):
         table.add_column(heading, overflow="fold")
     for each in checked:
         verdict = "[green]yes[/]" if each.pair else f"[red]no[/]  {each.code}"
-        table.add_row(each.name, each.edit or "-", verdict, each.reason or each.note or "")
+        name, edit, why = map(escape, (each.name, each.edit or "-", each.reason or each.note or ""))
+        table.add_row(name, edit, verdict, why)
     console.print(table)
+    _show_reading(console, reading)
     edits = {each.edit for each in checked if each.pair}
     several = f" of {len(edits)} edits" if len(edits) > 1 else ""
-    console.print(f"\n{sum(bool(each.pair) for each in checked)} of {len(checked)} pairs{several} can be used: {sheet}")
+    console.print(f"{sum(bool(each.pair) for each in checked)} of {len(checked)} pairs{several} can be used: {sheet}")
 
 
-def to_json(source: str, checked: Sequence[Checked], sheet: Path) -> str:
-    """One object with a row for each pair."""
+def _show_reading(console: Console, reading: Reading) -> None:
+    console.print(f"\nread as        {reading.naming}", highlight=False, markup=False)
+    aside = {"half a pair?": reading.halves, "other images": reading.images, "other files": reading.files}
+    for label, names in aside.items():
+        if names:
+            more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+            told = ", ".join(names[:NAMED]).encode(errors="backslashreplace").decode()  # names need not be UTF-8
+            console.print(f"{label:<14} {told}{more}", highlight=False, markup=False, soft_wrap=True)
+
+
+def to_json(source: str, reading: Reading, checked: Sequence[Checked], sheet: Path) -> str:
+    """One object with a row for each pair, how they were read, and the files that were left aside."""
     rows = [
         {
             "name": each.name,
@@ -44,7 +59,14 @@ def to_json(source: str, checked: Sequence[Checked], sheet: Path) -> str:
         for each in checked
     ]
     return json.dumps(
-        {"source": source, "usable": sum(row["usable"] for row in rows), "sheet": str(sheet), "pairs": rows}
+        {
+            "source": source,
+            "naming": str(reading.naming),
+            "usable": sum(row["usable"] for row in rows),
+            "sheet": str(sheet),
+            "pairs": rows,
+            "left_aside": {"halves": reading.halves, "images": reading.images, "files": reading.files},
+        }
     )
 
 

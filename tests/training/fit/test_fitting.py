@@ -243,6 +243,13 @@ def test_of_many_edits_with_two_pairs_whole_edits_are_held_out(pairs):
         assert [pair.edit for pair in trial.shown] == [trial.asked.edit] and trial.shown[0] is not trial.asked
 
 
+def test_of_many_held_out_pairs_eight_are_judged(pairs):
+    [pair] = pairs(1)
+    found = [dataclasses.replace(pair, sha256=(str(number), "")) for number in range(60)]
+    held = hold_out(found)
+    assert len(held) == 10 and len(trials(held, found, 2)) == 8
+
+
 def test_stock_diffusers_loads_what_we_save_and_computes_the_same(fit, tmp_path):
     fitting = fit(steps=20, judge_every=20)
     for _ in fitting.run():

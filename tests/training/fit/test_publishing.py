@@ -16,7 +16,14 @@ from training.fit.run import Fitted
 from training.fit.settings import Settings
 
 SCORE = {"balanced": 20.0, "copy": 10.0, "changed": 15.0}
-OUTCOME = {"held_out": [], "shown": [], "samples": 8, "score": SCORE, "curve": [{"step": 8, "loss": 0.5} | SCORE]}
+OUTCOME = {
+    "held_out": [],
+    "scored": [],
+    "shown": [],
+    "samples": 8,
+    "score": SCORE,
+    "curve": [{"step": 8, "loss": 0.5} | SCORE],
+}
 
 
 @pytest.fixture

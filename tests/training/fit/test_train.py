@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pyarrow.dataset as ds
 import pytest
+import ray
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from infra import registry, store
 from infra.cli import app
+from pipelines.pairs.check import check_pairs, usable
 
 STEPS = ["--steps", "8", "--rate", "1e-2", "--rank", "4"]
 
@@ -62,10 +65,14 @@ def test_pairs_become_a_version_that_apply_uses(place, ray_cluster, scene):
     assert about["scores"]["held_out_pairs"] == 1 and about["training"]["curve"][-1]["step"] == 8
     assert "held out" in registry.read_file(version, "card.md").decode()
     assert list((place / "runs" / "turn").glob("events*")) and len(list((place / "runs/turn/samples").iterdir())) == 2
-    assert not list((place / "registry/turn/runs").rglob("state.pt"))  # what is published needs no checkpoint
+    assert not list((place / "registry/turn/runs").iterdir())  # what is published needs no checkpoint, and no encodings
+    assert "loading the base" in beside and "encoding 32 of 32 views" in beside
+    assert about["scores"]["scored_pairs"] == 1 and first["scores"] == about["scores"]
 
     again = train("--workers", "2")[1]  # the same work is not done again
     assert (again["version"], again["new"], again["digest"]) == (1, False, first["digest"])
+    told = CliRunner().invoke(app, ["train", "--name", "turn", "--pairs", "pairs", "--workers", "2", *STEPS]).stdout
+    assert f"score            {about['scores']['balanced']:.1f} dB on 1 held-out pair; base alone" in told
 
     (place / "photos").mkdir()
     scene(77, (96, 64)).save(place / "photos" / "a.png")
@@ -111,6 +118,7 @@ def test_a_killed_trainer_goes_on_and_ends_as_if_nothing_had_happened(place, tmp
     second = start()
     out, err = second.communicate()
     assert second.returncode == 0, err.decode()
+    assert "encoding 32 of 32 views (32 kept from an earlier run)" in err.decode()
     killed = json.loads(out)
     assert killed["version"] == 1
     environment["EDIT_TRANSFER_REGISTRY"] = str(place / "undisturbed")
@@ -139,6 +147,33 @@ def test_a_lost_worker_is_replaced_and_goes_on_from_the_checkpoint(place):
     version = registry.resolve(str(place / "registry"), "turn@1")
     assert json.loads(out)["new"] and version.about["training"]["steps_taken"] == 120
     assert [point["step"] for point in version.about["training"]["curve"]] == [0, 50, 100, 120]
+
+
+def share(rank, base, pairs, place):
+    """What one of two processes that train together does to prepare itself."""
+    import torch.distributed as dist
+
+    from pipelines.transfer import Editor
+    from training.fit.encodings import Encodings
+    from training.fit.views import glances
+
+    told = []
+    dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
+    try:
+        views = Encodings(f"{place}/kept", lambda *counts: told.append(counts))(Editor.load(base), glances(pairs, 8))
+    finally:
+        dist.destroy_process_group()
+    return told, [view.before.numpy() for view in views]
+
+
+def test_processes_that_train_together_encode_a_share_each(place, ray_cluster, tiny_base):
+    pairs = usable(check_pairs("pairs", 10**6), "")
+    pairs += [replace(pair, edit=edit) for edit in "abc" for pair in pairs]
+    asked = ray.remote(num_cpus=1)(share)
+    first, second = ray.get([asked.remote(rank, str(tiny_base), pairs, str(place)) for rank in (0, 1)])
+    assert (first[0], second[0]) == ([(32, 0, 160), (64, 0, 160), (96, 0, 160)], [(32, 0, 160), (64, 0, 160)])
+    assert len(list((place / "kept").iterdir())) == 5
+    assert all((one == other).all() for one, other in zip(first[1], second[1], strict=True))
 
 
 @pytest.mark.slow
