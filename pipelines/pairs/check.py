@@ -72,7 +72,12 @@ def check_pairs(source: str, max_pixels: int) -> list[Checked]:
         PairError: there are no pairs at all.
         StoreError: the place does not answer.
     """
-    return _without_duplicates([_checked(found, max_pixels) for found in find_pairs(source)])
+    return check_found(find_pairs(source), max_pixels)
+
+
+def check_found(found: Sequence[Found], max_pixels: int) -> list[Checked]:
+    """Read and check pairs wherever they were found. Raises StoreError where a place does not answer."""
+    return _without_duplicates([_checked(each, max_pixels) for each in found])
 
 
 def usable(checked: Sequence[Checked], source: str) -> list[Pair]:

@@ -45,6 +45,13 @@ def find_pairs(source: str) -> list[Found]:
     return found
 
 
+def found_at(before: str, after: str) -> Found:
+    """A pair given by the addresses of its pictures, called as the before image is."""
+    name = PurePosixPath(before).stem
+    match = ROLE.fullmatch(name)
+    return Found(match["name"] if match else name, "", (canonical(before),), (canonical(after),))
+
+
 def _of_folder(folder: str) -> list[Found]:
     if store.scheme_of(folder) == "file" and not Path(folder).is_dir():
         raise PairError(f"{folder}: there is no such folder of pairs.")

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import lorafile, names
+from pipelines.transfer import lorafile, lycoris, names, peftfile
 from pipelines.transfer.lorafile import Outline
-from pipelines.transfer.tuning import linear_layers, regroup
+from pipelines.transfer.tuning import MARK, linear_layers, regroup
 
 if TYPE_CHECKING:
     from pipelines.transfer.lorafile import Transformer
@@ -86,7 +86,12 @@ def hang(transformer: Transformer, lora: Lora, name: str) -> None:
         AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
     """
     lorafile.file_digest(lora.path)
-    _load(transformer, lora.path, name, lorafile.outline_of(lora.path), swap=False)
+    try:
+        _load(transformer, lora.path, name, lorafile.outline_of(lora.path), swap=False)
+    except AdapterNotFound:
+        if name in getattr(transformer, "peft_config", {}):
+            transformer.delete_adapters(name)
+        raise
     _switch_on(transformer, [name], [lora])
 
 
@@ -103,12 +108,8 @@ def take_off(transformer: Transformer) -> None:
 
 
 def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swap: bool) -> None:
-    lorafile.check_layers(transformer, path, outline.shapes)
-    if names.foreign(type(transformer).__name__, outline.shapes):
-        raise AdapterNotFound(
-            f"The adapter {path} is written as other tools do it. Take it into the registry with `edit-transfer"
-            " adapters import`, which knows their names of layers."
-        )
+    _check_spelling(transformer, path, outline)
+    lorafile.settings_in(outline.metadata)
     lorafile.check_widths(transformer, path, lorafile.bare(outline.shapes))
     prefix = lorafile.PREFIX if lorafile.prefixed(outline.shapes) else None
     with warnings.catch_warnings(), torch.inference_mode(False):  # in which light weights cannot be touched
@@ -129,3 +130,28 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
                 f"The adapter {path.name} does not fit this base: {lorafile.first_line(error)}"
             ) from error
         regroup(transformer)
+    lorafile.check_finite(path, _worn_weights(transformer, name))
+
+
+def _check_spelling(transformer: Transformer, path: Path, outline: Outline) -> None:
+    """Raise unless a file is for this transformer and in the plain format of diffusers."""
+    kinds = sorted({kind for kind in map(lycoris.product_of, outline.shapes) if kind})
+    if any(key.startswith(peftfile.KEYS) for key in outline.shapes):
+        kinds = kinds or ["PEFT"]
+    else:
+        lorafile.check_layers(transformer, path, outline.shapes)
+    if kinds or names.foreign(type(transformer).__name__, outline.shapes):
+        told = "as other tools do it" if not kinds else "as PEFT does it" if "PEFT" in kinds else f"as a {kinds[0]}"
+        raise AdapterNotFound(
+            f"The adapter {path} is written {told}. Take it into the registry with `edit-transfer adapters import`,"
+            " which makes a plain LoRA of it."
+        )
+
+
+def _worn_weights(transformer: Transformer, name: str) -> dict[str, torch.Tensor]:
+    """The matrices of one LoRA inside the transformer: what a layer is called, and as it computes with them."""
+    return {
+        key.replace(".base_layer", ""): weight.detach()
+        for key, weight in transformer.named_parameters()
+        if MARK in key and f".{name}." in key
+    }

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import names
+from pipelines.transfer import conversion, lycoris, names, peftfile
+from pipelines.transfer.factors import Loss
 from pipelines.transfer.tuning import MARK
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+    from torch import Tensor
 
     Transformer: TypeAlias = Flux2Transformer2DModel | FluxTransformer2DModel
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
-TEXT_ENCODER = ("text_encoder", "lora_te")  # how keys begin that are not for the transformer
-PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote
+TEXT_ENCODER = ("text_encoder", "lora_te", "lycoris_te")  # how keys begin that are not for the transformer
 SETTINGS = "lora_adapter_metadata"  # under which diffusers keeps the settings of PEFT in a file
+PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files begin that torch.save wrote
 
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]  # key in a LoRA's file: shape of what it names
@@ -38,6 +42,21 @@ class Outline:
     metadata: dict[str, str]
 
 
+class Rewritten(NamedTuple):
+    """A LoRA in the plain format of diffusers: its file, the highest rank of its layers, and what each layer lost where
+    it was a product of another kind."""
+
+    path: Path
+    rank: int
+    losses: Sequence[Loss] = ()
+
+    @property
+    def error(self) -> float:
+        """Relative Frobenius error of all layers together, 0 to 1."""
+        of = math.fsum(loss.of for loss in self.losses)
+        return math.sqrt(math.fsum(loss.left_out for loss in self.losses) / of) if of else 0.0
+
+
 def file_digest(path: Path) -> str:
     """Hex SHA-256 of an adapter's file. Raises AdapterNotFound if there is none."""
     if not path.is_file():
@@ -47,23 +66,39 @@ def file_digest(path: Path) -> str:
 
 
 def outline_of(path: Path) -> Outline:
-    """What a file says of its LoRA. Raises AdapterNotFound if it holds none, or one that would be worn in part only."""
-    if path.suffix != ".safetensors":
-        raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
+    """What a file says of its LoRA, LoKr or LoHa. Raises AdapterNotFound if it holds none, or one that would be worn in
+    part only."""
+    _check_format(path)
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
             outline = Outline(shapes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise AdapterNotFound(f"The adapter {path} is broken ({error}). Copy it again.") from error
-    if not any(MARK in key for key in shapes):
-        raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers, ai-toolkit or kohya saved.")
     _check_content(path, shapes)
     return outline
 
 
+def _check_format(path: Path) -> None:
+    pickled = path.suffix in peftfile.PICKLES
+    if path.suffix == ".safetensors":
+        try:
+            with path.open("rb") as file:
+                pickled = file.read(4).startswith(PICKLED)
+        except OSError as error:
+            raise AdapterNotFound(f"The adapter {path} cannot be read ({error.strerror}).") from error
+    elif not pickled:
+        raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
+    if pickled:
+        raise AdapterNotFound(
+            f"The adapter {path} is a pickle of PyTorch, which can run any code when it is read, and is not read here."
+            " If you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, weights_only=True),"
+            " 'adapter_model.safetensors')."
+        )
+
+
 def _check_content(path: Path, shapes: Shapes) -> None:
-    """Raise for what diffusers would wear a part of, in silence."""
+    """Raise for what diffusers would wear a part of, in silence, and for what is no LoRA."""
     if strangers := [key for key in shapes if key.startswith(TEXT_ENCODER)]:
         raise AdapterNotFound(
             f"The adapter {path} changes the text encoder too ({len(strangers)} of its {len(shapes)} weights), which"
@@ -71,6 +106,13 @@ def _check_content(path: Path, shapes: Shapes) -> None:
         )
     if any("dora_scale" in key for key in shapes):
         raise AdapterNotFound(f"The adapter {path} is a DoRA, which diffusers would wear as if it were none.")
+    if other := lycoris.kind_of(shapes):
+        raise AdapterNotFound(
+            f"The adapter {path} is no LoRA alone: it holds {other.name} ({other.weights} of its {len(shapes)} weights,"
+            f" {other.key} among them), {other.why}. LoRA, LoKr and LoHa can be taken in."
+        )
+    if not any(MARK in key or lycoris.product_of(key) for key in shapes):
+        raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers, ai-toolkit or kohya saved.")
 
 
 def prefixed(keys: Iterable[str]) -> bool:
@@ -83,48 +125,78 @@ def bare(entries: dict[str, T]) -> dict[str, T]:
     return {key.removeprefix(f"{PREFIX}."): entry for key, entry in entries.items()} if prefixed(entries) else entries
 
 
-def rewritten(transformer: Transformer, path: Path, folder: Path) -> tuple[Path, int]:
-    """A LoRA's file written anew in the plain format of diffusers, and its rank; `transformer` may be on `meta`.
+def rewritten(transformer: Transformer, path: Path, folder: Path, rank: int | None = None) -> Rewritten:
+    """An adapter's file, or the folder that PEFT wrote, anew in the plain format of diffusers.
 
     Layers may be called as diffusers, ai-toolkit, kohya or Black Forest Labs call them (see `names`).
 
+    Args:
+        transformer: may be on `meta`.
+        rank: of the LoRA that a LoKr or LoHa becomes at most; by default `factors.EXACT`, and nothing is left out.
+
     Raises:
-        AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
+        AdapterNotFound: there is no such file, it is no adapter that is known here, or not one for this transformer.
     """
+    path = peftfile.weights_in(path)
     file_digest(path)
     outline = outline_of(path)
-    if any(key.startswith(PEFT_KEYS) for key in outline.shapes):
-        raise AdapterNotFound(
-            f"The adapter {path.name} was saved by PEFT alone, whose file does not say its alpha. Save it with"
-            " `save_lora_adapter` of diffusers."
-        )
-    check_layers(transformer, path, outline.shapes)
-    weights, settings = _read(transformer, path, outline)
+    products = any(map(lycoris.product_of, outline.shapes))
+    if rank and not products:
+        raise AdapterNotFound(f"The adapter {path.name} is a LoRA already, whose ranks stay. Leave --rank out.")
+    keys = [key.removeprefix(peftfile.KEYS) for key in outline.shapes]
+    check_layers(transformer, path, dict(zip(keys, outline.shapes.values(), strict=True)))
+    weights, settings, losses = _read(transformer, path, outline, rank)
     check_widths(transformer, path, {key: tuple(weight.shape) for key, weight in weights.items()})
+    check_finite(path, weights)
     loader_of(transformer).save_lora_weights(
         save_directory=folder,
         transformer_lora_layers=weights,
         weight_name=path.name,
         transformer_lora_adapter_metadata=settings or None,
     )
-    return folder / path.name, max(len(weight) for key, weight in weights.items() if ".lora_A." in key)
+    highest = max(len(weight) for key, weight in weights.items() if ".lora_A." in key)
+    return Rewritten(folder / path.name, highest, losses if products else ())
 
 
-def _read(transformer: Transformer, path: Path, outline: Outline) -> tuple[names.Weights, dict[str, Any]]:
-    """The matrices under our names, and the settings of PEFT, if the file tells them."""
-    weights = load_file(path)
+def _read(
+    transformer: Transformer, path: Path, outline: Outline, rank: int | None
+) -> tuple[conversion.Weights, dict[str, Any], list[Loss]]:
+    """The matrices under our names, the settings of PEFT, if the file tells them, and what a rank made them lose."""
+    weights = {key: _wide(weight) for key, weight in load_file(path).items()}
+    check_finite(path, {key: weight for key, weight in weights.items() if not key.endswith(".alpha")})
     settings = settings_in(outline.metadata)
-    if not names.foreign(type(transformer).__name__, weights):
-        return bare(weights), settings
+    peft = any(key.startswith(peftfile.KEYS) for key in weights)
+    if not peft and not names.foreign(type(transformer).__name__, weights):
+        return bare(weights), settings, []
     if settings:
         raise AdapterNotFound(
             f"The adapter {path.name} has settings of PEFT, but other names or an alpha beside them; which alpha counts"
             " is not clear. Save it with `save_lora_adapter` of diffusers."
         )
     try:
-        return names.to_ours(transformer, weights), {}
+        ours, losses = conversion.converted(transformer, peftfile.baked(weights, path) if peft else weights, rank)
     except ValueError as error:
         raise AdapterNotFound(f"The adapter {path.name} cannot be read: {error}.") from error
+    return ours, {}, losses
+
+
+def _wide(weight: Tensor) -> Tensor:
+    """Numbers of 8 bits as bfloat16, which has all of them and can be computed with."""
+    return weight.bfloat16() if weight.is_floating_point() and weight.itemsize == 1 else weight
+
+
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise unless all weights are numbers. A sum tells in one pass; what it makes suspicious is looked at."""
+    for key, weight in weights.items():
+        if not weight.is_floating_point():
+            raise AdapterNotFound(
+                f"The adapter {path} is broken: {key} is of type {weight.dtype}. Save it as bfloat16."
+            )
+        if not math.isfinite(weight.sum(dtype=torch.float32)) and not bool(weight.isfinite().all()):
+            raise AdapterNotFound(
+                f"The adapter {path} is broken: {_layer(key)} has weights that are no numbers (NaN or infinite), with"
+                " which every result would be black. Take an earlier checkpoint of its training."
+            )
 
 
 def settings_in(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -134,8 +206,10 @@ def settings_in(metadata: Mapping[str, str]) -> dict[str, Any]:
         AdapterNotFound: they are broken.
     """
     try:
-        settings = json.loads(metadata.get(SETTINGS, "{}"))
-        return {key.removeprefix(f"{PREFIX}."): value for key, value in settings.items()}
+        told = json.loads(metadata.get(SETTINGS, "{}"))
+        settings = {key.removeprefix(f"{PREFIX}."): value for key, value in told.items()}
+        peftfile.check_strengths(settings)
+        return settings
     except (ValueError, AttributeError) as error:
         raise AdapterNotFound(f"The settings in the adapter's metadata are broken ({error}). Copy it again.") from error
 
@@ -158,13 +232,21 @@ def check_layers(transformer: Transformer, path: Path, shapes: Shapes) -> None:
             f"The adapter {path} was made for another base: {len(strangers)} of its {len(shapes)} weights have no place"
             f" in this one, {strangers[0]} among them. Use the base that it was trained on."
         )
-    for layer, found in names.grouped(shapes).items():
+    try:
+        layers = names.grouped(shapes)
+    except ValueError as error:
+        raise AdapterNotFound(f"The adapter {path} is broken: {error}.") from error
+    for layer, found in layers.items():
+        if found.keys() - {"A", "B", "alpha"}:
+            continue  # a product of LyCORIS, checked when it is multiplied
         if missing := {"A", "B"} - found.keys():
             raise AdapterNotFound(
                 f"The adapter {path} is incomplete: {layer} has no matrix {min(missing)}. Copy it again."
             )
         if found["A"][:1] != found["B"][1:]:
             raise AdapterNotFound(f"The adapter {path} is broken: the two matrices of {layer} are of different ranks.")
+        if 0 in (*found["A"], *found["B"]):
+            raise AdapterNotFound(f"The adapter {path} is broken: a matrix of {layer} is empty.")
 
 
 def check_widths(transformer: Transformer, path: Path, shapes: Shapes) -> None:

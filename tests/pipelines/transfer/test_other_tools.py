@@ -15,7 +15,7 @@ from infra import registry
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
-from pipelines.transfer import Editor, Lora, bases, loading, lorafile, names
+from pipelines.transfer import Editor, Lora, bases, conversion, loading, lorafile
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import SPELLINGS, linears, pairs_of, random_lora, shapes_of, stacked, told
 from tests.tiny import CONTEXT, POOLED, make_tiny_flux1, tiny_transformer, tiny_transformer1
@@ -105,7 +105,7 @@ def test_stock_diffusers_does_the_same_with_an_export(family):
     make, mixin = TINY[family], MIXINS[family]
     stock, expected = make(), make()
     weights = {key: value for key, value in random_lora(stock).items() if "transformer_blocks." in key}
-    written = names.to_ai_toolkit(type(stock).__name__, weights, {})
+    written = conversion.to_ai_toolkit(type(stock).__name__, weights, {})
     stock.load_lora_adapter(mixin.lora_state_dict(written), prefix="transformer")
     for name, (down, up) in pairs_of(weights).items():
         expected.get_submodule(name).weight.data += up @ down
@@ -123,7 +123,9 @@ def test_what_training_saves_is_written_for_ai_toolkit(tmp_path, family):
     with safe_open(path, framework="pt") as file:
         settings = lorafile.settings_in(file.metadata())
     assert settings["lora_alpha"] == settings["r"] == 4
-    save_file(names.to_ai_toolkit(type(model).__name__, load_file(path), settings), tmp_path / "theirs.safetensors")
+    save_file(
+        conversion.to_ai_toolkit(type(model).__name__, load_file(path), settings), tmp_path / "theirs.safetensors"
+    )
     actual = output_with(TINY[family], tmp_path / "theirs.safetensors", tmp_path / "out")
     torch.testing.assert_close(actual, output_with(TINY[family], path), atol=1e-5, rtol=1e-5)
 
@@ -134,7 +136,7 @@ def test_an_alpha_keeps_small_numbers_of_half_precision():
     down, up = torch.full((64, 64), 0.5, dtype=torch.float16), torch.full((64, 64), 1e-5, dtype=torch.float16)
     spelled = f"lora_transformer_{name.replace('.', '_')}"
     weights = {f"{spelled}.lora_down.weight": down, f"{spelled}.lora_up.weight": up}
-    ours = names.to_ours(tiny_transformer(), weights | {f"{spelled}.alpha": torch.tensor(1.0)})
+    ours = conversion.to_ours(tiny_transformer(), weights | {f"{spelled}.alpha": torch.tensor(1.0)})
     actual = ours[f"{name}.lora_B.weight"].float() @ ours[f"{name}.lora_A.weight"].float()
     torch.testing.assert_close(actual, up.float() @ down.float() / 64, rtol=0.05, atol=0)
 
