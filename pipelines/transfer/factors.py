@@ -88,13 +88,18 @@ def _lokr(parts: Mapping[str, Tensor]) -> Change:
         raise ValueError("its alpha is no number")  # an infinite one is ai-toolkit's 9999999999 in float16
 
     def pair() -> Pair:
-        down_RI, up_OR = torch.kron(one.down_RI, two.down_RI), torch.kron(one.up_OR, two.up_OR)
+        down_RI, up_OR = _kron(one.down_RI, two.down_RI), _kron(one.up_OR, two.up_OR)
         return _finished(down_RI, up_OR, strength, dtype)
 
     def whole() -> Tensor:
-        return torch.kron(one.up_OR @ one.down_RI, two.up_OR @ two.down_RI) * strength
+        return _kron(one.up_OR @ one.down_RI, two.up_OR @ two.down_RI) * strength
 
     return Change(len(one.down_RI) * len(two.down_RI), dtype, pair, whole)
+
+
+def _kron(one: Tensor, two: Tensor) -> Tensor:
+    """`torch.kron` for matrices of any strides, which it refuses at times."""
+    return (one[:, None, :, None] * two[None, :, None]).reshape(len(one) * len(two), -1)
 
 
 def _loha(parts: Mapping[str, Tensor]) -> Change:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote hav
 TEXT_ENCODER = ("text_encoder", "lora_te", "lycoris_te")  # how keys begin that are not for the transformer
 SETTINGS = "lora_adapter_metadata"  # under which diffusers keeps the settings of PEFT in a file
 PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files begin that torch.save wrote
+PART = re.compile(r"\.(?:lora|lokr|hada)_")  # how that begins which follows a layer's name
 
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]  # key in a LoRA's file: shape of what it names
@@ -270,7 +272,7 @@ def _linears(transformer: Transformer) -> dict[str, Any]:
 
 
 def _layer(key: str) -> str:
-    return key.removeprefix(f"{PREFIX}.").partition(MARK)[0]
+    return PART.split(key.removeprefix(f"{PREFIX}."))[0]
 
 
 def first_line(error: Exception) -> str:
