@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from infra.errors import AdapterNotFound
 from pipelines.transfer import lorafile, lycoris, names, peftfile
 from pipelines.transfer.lorafile import Outline
-from pipelines.transfer.tuning import MARK, linear_layers, regroup
+from pipelines.transfer.tuning import linear_layers, regroup
 
 if TYPE_CHECKING:
     from pipelines.transfer.lorafile import Transformer
@@ -86,12 +87,7 @@ def hang(transformer: Transformer, lora: Lora, name: str) -> None:
         AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
     """
     lorafile.file_digest(lora.path)
-    try:
-        _load(transformer, lora.path, name, lorafile.outline_of(lora.path), swap=False)
-    except AdapterNotFound:
-        if name in getattr(transformer, "peft_config", {}):
-            transformer.delete_adapters(name)
-        raise
+    _load(transformer, lora.path, name, lorafile.outline_of(lora.path), swap=False)
     _switch_on(transformer, [name], [lora])
 
 
@@ -109,28 +105,22 @@ def take_off(transformer: Transformer) -> None:
 
 def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swap: bool) -> None:
     _check_spelling(transformer, path, outline)
-    lorafile.settings_in(outline.metadata)
     lorafile.check_widths(transformer, path, lorafile.bare(outline.shapes))
-    prefix = lorafile.PREFIX if lorafile.prefixed(outline.shapes) else None
+    settings, weights = lorafile.settings_in(outline.metadata), lorafile.bare(load_file(path))
+    lorafile.check_finite(path, {key: weight.to(transformer.dtype) for key, weight in weights.items()})
     with warnings.catch_warnings(), torch.inference_mode(False):  # in which light weights cannot be touched
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         warnings.filterwarnings("ignore", "TorchaoLoraLinear")  # cannot be merged, and never is
         regroup(transformer)
         try:
             transformer.load_lora_adapter(
-                path.parent,
-                weight_name=path.name,
-                prefix=prefix,
-                adapter_name=name,
-                hotswap=swap,
-                local_files_only=True,
+                weights, prefix=None, metadata=settings or None, adapter_name=name, hotswap=swap
             )
         except (RuntimeError, ValueError, TypeError, KeyError) as error:  # other shapes, broken settings
             raise AdapterNotFound(
                 f"The adapter {path.name} does not fit this base: {lorafile.first_line(error)}"
             ) from error
         regroup(transformer)
-    lorafile.check_finite(path, _worn_weights(transformer, name))
 
 
 def _check_spelling(transformer: Transformer, path: Path, outline: Outline) -> None:
@@ -146,12 +136,3 @@ def _check_spelling(transformer: Transformer, path: Path, outline: Outline) -> N
             f"The adapter {path} is written {told}. Take it into the registry with `edit-transfer adapters import`,"
             " which makes a plain LoRA of it."
         )
-
-
-def _worn_weights(transformer: Transformer, name: str) -> dict[str, torch.Tensor]:
-    """The matrices of one LoRA inside the transformer: what a layer is called, and as it computes with them."""
-    return {
-        key.replace(".base_layer", ""): weight.detach()
-        for key, weight in transformer.named_parameters()
-        if MARK in key and f".{name}." in key
-    }

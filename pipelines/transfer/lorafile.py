@@ -30,6 +30,7 @@ PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote hav
 TEXT_ENCODER = ("text_encoder", "lora_te", "lycoris_te")  # how keys begin that are not for the transformer
 SETTINGS = "lora_adapter_metadata"  # under which diffusers keeps the settings of PEFT in a file
 PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files begin that torch.save wrote
+FLOATING = ("F16", "F32", "F64", "BF16", "F8_E4M3", "F8_E5M2")  # types of weights, as safetensors calls them
 PART = re.compile(r"\.(?:lora|lokr|hada)_")  # how that begins which follows a layer's name
 
 T = TypeVar("T")
@@ -73,11 +74,15 @@ def outline_of(path: Path) -> Outline:
     _check_format(path)
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            shapes = {key: tuple(each.get_shape()) for key, each in slices.items()}
+            types = {key: each.get_dtype() for key, each in slices.items() if not key.endswith(".alpha")}
             outline = Outline(shapes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise AdapterNotFound(f"The adapter {path} is broken ({error}). Copy it again.") from error
     _check_content(path, shapes)
+    if odd := next((key for key in types if not types[key].startswith(FLOATING)), None):
+        raise AdapterNotFound(f"The adapter {path} is broken: {odd} is of type {types[odd]}. Save it as bfloat16.")
     return outline
 
 
@@ -209,7 +214,9 @@ def settings_in(metadata: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         told = json.loads(metadata.get(SETTINGS, "{}"))
-        settings = {key.removeprefix(f"{PREFIX}."): value for key, value in told.items()}
+        settings = {
+            key.removeprefix(f"{PREFIX}."): value for key, value in told.items() if not key.startswith(TEXT_ENCODER)
+        }
         peftfile.check_strengths(settings)
         return settings
     except (ValueError, AttributeError) as error:
@@ -245,6 +252,8 @@ def check_layers(transformer: Transformer, path: Path, shapes: Shapes) -> None:
             raise AdapterNotFound(
                 f"The adapter {path} is incomplete: {layer} has no matrix {min(missing)}. Copy it again."
             )
+        if {len(found["A"]), len(found["B"])} != {2}:
+            raise AdapterNotFound(f"The adapter {path} is broken: {layer} has no matrices of one rank.")
         if found["A"][:1] != found["B"][1:]:
             raise AdapterNotFound(f"The adapter {path} is broken: the two matrices of {layer} are of different ranks.")
         if 0 in (*found["A"], *found["B"]):
