@@ -84,7 +84,7 @@ def import_(
     from infra.registry.layout import CARD, PROMPT, WEIGHTS
     from infra.settings import from_environment
     from pipelines import texts
-    from pipelines.pairs.stored import pair_files
+    from pipelines.pairs.stored import SHOWN, pair_files
     from pipelines.transfer import bases, loading, lorafile
     from pipelines.transfer.layout import Attention
 
@@ -93,7 +93,7 @@ def import_(
     settings = from_environment()
     folder = bases.find_base(base or settings.base)
     shown, others = _pairs((pair or [])[::2], (pair or [])[1::2], pairs, settings.max_pixels)
-    told, files = pair_files((each, "shown") for each in (*shown, *others))
+    told, files = pair_files((each, SHOWN) for each in (*shown, *others))
     with tempfile.TemporaryDirectory() as scratch:
         rewritten = lorafile.rewritten(loading.skeleton(folder), file, Path(scratch), rank)
         files[WEIGHTS] = rewritten.path.read_bytes()

@@ -13,6 +13,7 @@ from infra import store
 from infra.errors import PairError
 from pipelines.pairs.check import Pair
 
+SHOWN = "shown"  # role of a pair that came with an import: nobody knows whether it was trained on
 Told = dict[str, Any]  # name, edit, digest, role, before, after and their sha256
 
 
