@@ -13,7 +13,7 @@ from infra.registry.cli import Json, Registry, address
 
 if TYPE_CHECKING:
     from pipelines.pairs.check import Pair
-    from pipelines.transfer.lorafile import Rewritten
+    from pipelines.transfer.rewriting import Rewritten
 
 
 def import_(
@@ -85,7 +85,7 @@ def import_(
     from infra.settings import from_environment
     from pipelines import texts
     from pipelines.pairs.stored import SHOWN, pair_files
-    from pipelines.transfer import bases, loading, lorafile
+    from pipelines.transfer import bases, loading, rewriting
     from pipelines.transfer.layout import Attention
 
     if attention not in get_args(Attention):
@@ -95,7 +95,7 @@ def import_(
     shown, others = _pairs((pair or [])[::2], (pair or [])[1::2], pairs, settings.max_pixels)
     told, files = pair_files((each, SHOWN) for each in (*shown, *others))
     with tempfile.TemporaryDirectory() as scratch:
-        rewritten = lorafile.rewritten(loading.skeleton(folder), file, Path(scratch), rank)
+        rewritten = rewriting.rewritten(loading.skeleton(folder), file, Path(scratch), rank)
         files[WEIGHTS] = rewritten.path.read_bytes()
     about = {
         "base": {

@@ -70,8 +70,8 @@ def _check_ranks(changes: Mapping[str, Change]) -> None:
     name = max(changes, key=lambda name: 0 if changes[name].plain else changes[name].rank)
     if not changes[name].plain and changes[name].rank > EXACT:
         raise ValueError(
-            f"as a LoRA it would be of rank {changes[name].rank} ({name}), and only up to {EXACT} is it taken over as it"
-            " is. Ask for the best LoRA of a lower rank with --rank 64, for example; how much that leaves out is told"
+            f"as a LoRA it would be of rank {changes[name].rank} ({name}), and only up to {EXACT} is it taken over as"
+            " it is. Ask for the best LoRA of a lower rank with --rank 64, for example; how far off that is is told"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files of LoRAs: read without their numbers, checked against a base, written anew in the plain format of diffusers."""
+"""Files of LoRAs: read without their numbers, and checked against a base."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import conversion, lycoris, names, peftfile
-from pipelines.transfer.factors import Loss
+from pipelines.transfer import lycoris, names, peftfile
 from pipelines.transfer.tuning import MARK
 
 if TYPE_CHECKING:
@@ -43,21 +41,6 @@ class Outline:
 
     shapes: Shapes
     metadata: dict[str, str]
-
-
-class Rewritten(NamedTuple):
-    """A LoRA in the plain format of diffusers: its file, the highest rank of its layers, and what each layer lost where
-    it was a product of another kind."""
-
-    path: Path
-    rank: int
-    losses: Sequence[Loss] = ()
-
-    @property
-    def error(self) -> float:
-        """Relative Frobenius error of all layers together, 0 to 1."""
-        of = math.fsum(loss.of for loss in self.losses)
-        return math.sqrt(math.fsum(loss.left_out for loss in self.losses) / of) if of else 0.0
 
 
 def file_digest(path: Path) -> str:
@@ -130,66 +113,6 @@ def prefixed(keys: Iterable[str]) -> bool:
 def bare(entries: dict[str, T]) -> dict[str, T]:
     """Keys as a model writes them."""
     return {key.removeprefix(f"{PREFIX}."): entry for key, entry in entries.items()} if prefixed(entries) else entries
-
-
-def rewritten(transformer: Transformer, path: Path, folder: Path, rank: int | None = None) -> Rewritten:
-    """An adapter's file, or the folder that PEFT wrote, anew in the plain format of diffusers.
-
-    Layers may be called as diffusers, ai-toolkit, kohya or Black Forest Labs call them (see `names`).
-
-    Args:
-        transformer: may be on `meta`.
-        rank: of the LoRA that a LoKr or LoHa becomes at most; by default `factors.EXACT`, and nothing is left out.
-
-    Raises:
-        AdapterNotFound: there is no such file, it is no adapter that is known here, or not one for this transformer.
-    """
-    path = peftfile.weights_in(path)
-    file_digest(path)
-    outline = outline_of(path)
-    products = any(map(lycoris.product_of, outline.shapes))
-    if rank and not products:
-        raise AdapterNotFound(f"The adapter {path.name} is a LoRA already, whose ranks stay. Leave --rank out.")
-    keys = [key.removeprefix(peftfile.KEYS) for key in outline.shapes]
-    check_layers(transformer, path, dict(zip(keys, outline.shapes.values(), strict=True)))
-    weights, settings, losses = _read(transformer, path, outline, rank)
-    check_widths(transformer, path, {key: tuple(weight.shape) for key, weight in weights.items()})
-    check_finite(path, weights)
-    loader_of(transformer).save_lora_weights(
-        save_directory=folder,
-        transformer_lora_layers=weights,
-        weight_name=path.name,
-        transformer_lora_adapter_metadata=settings or None,
-    )
-    highest = max(len(weight) for key, weight in weights.items() if ".lora_A." in key)
-    return Rewritten(folder / path.name, highest, losses if products else ())
-
-
-def _read(
-    transformer: Transformer, path: Path, outline: Outline, rank: int | None
-) -> tuple[conversion.Weights, dict[str, Any], list[Loss]]:
-    """The matrices under our names, the settings of PEFT, if the file tells them, and what a rank made them lose."""
-    weights = {key: _wide(weight) for key, weight in load_file(path).items()}
-    check_finite(path, {key: weight for key, weight in weights.items() if not key.endswith(".alpha")})
-    settings = settings_in(outline.metadata)
-    peft = any(key.startswith(peftfile.KEYS) for key in weights)
-    if not peft and not names.foreign(type(transformer).__name__, weights):
-        return bare(weights), settings, []
-    if settings:
-        raise AdapterNotFound(
-            f"The adapter {path.name} has settings of PEFT, but other names or an alpha beside them; which alpha counts"
-            " is not clear. Save it with `save_lora_adapter` of diffusers."
-        )
-    try:
-        ours, losses = conversion.converted(transformer, peftfile.baked(weights, path) if peft else weights, rank)
-    except ValueError as error:
-        raise AdapterNotFound(f"The adapter {path.name} cannot be read: {error}.") from error
-    return ours, {}, losses
-
-
-def _wide(weight: Tensor) -> Tensor:
-    """Numbers of 8 bits as bfloat16, which has all of them and can be computed with."""
-    return weight.bfloat16() if weight.is_floating_point() and weight.itemsize == 1 else weight
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ OTHERS = {  # how a key ends or what it holds: what that is called, and why it i
 
 
 class Other(NamedTuple):
-    """Parts that are of no kind that can be taken in: what that is called and why, how many keys are of it, and one of them."""
+    """Parts of a kind that cannot be taken in: what that is called and why not, how many they are, and one of them."""
 
     name: str
     why: str

@@ -28,11 +28,13 @@ UNKNOWN = {  # settings that change what an adapter computes, and how to say so
     "lora_bias": "it has biases of its own (lora_bias)",
     "trainable_token_indices": "it changes tokens of a text encoder (trainable_token_indices)",
     "target_parameters": "it changes parameters that are no linear layers (target_parameters)",
-    **{
-        name: f"it is a variant of LoRA ({name})"
-        for name in ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config")
-        + ("monteclora_config", "velora_config")
-    },
+    "use_qalora": "it is a QALoRA (use_qalora)",
+    "use_bdlora": "it is a BD-LoRA (use_bdlora)",
+    "alora_invocation_tokens": "it is an aLoRA (alora_invocation_tokens)",
+    "arrow_config": "it is routed by Arrow (arrow_config)",
+    "kasa_config": "it is a KaSA (kasa_config)",
+    "monteclora_config": "it is a MonteCLoRA (monteclora_config)",
+    "velora_config": "it is a VeLoRA (velora_config)",
 }
 MOVED = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the weights of the base
 

@@ -1,4 +1,4 @@
-"""`edit-transfer adapters import` with pairs and ranks: what it keeps is what a trained adapter keeps, and is used so."""
+"""`edit-transfer adapters import` with pairs and ranks: what it keeps is used as what a training keeps."""
 
 import json
 import re
@@ -164,9 +164,7 @@ def test_what_cannot_be_imported_leaves_no_version(place, lora, tiny_base, photo
 def test_without_pairs_it_is_what_it_was(place, lora, tiny_base):
     assert taken_in(lora, tiny_base).exit_code == 0
     version = registry.resolve(place, "theirs")
-    assert {key: version.about[key] for key in ("edits", "pairs", "exemplars")} == dict.fromkeys(
-        ("edits", "pairs", "exemplars"), []
-    )
+    assert [version.about[key] for key in ("edits", "pairs", "exemplars")] == [[], [], []]
     assert "approximation" not in version.about and set(version.files) == {"adapter.safetensors", "card.md"}
     assert registry.read_file(version, "card.md").decode() == (
         f"# theirs\n\nImported from `theirs.safetensors`, for the base `{tiny_base}`. Its training is not known here.\n"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import Editor, Lora, conversion, lorafile
+from pipelines.transfer import Editor, Lora, conversion, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import pairs_of, random_lora, stacked
 from tests.tiny import tiny_transformer
@@ -42,7 +42,7 @@ def saved(weights, path, metadata=None):
 
 def refused_at_import(path, tmp_path) -> str:
     with pytest.raises(AdapterNotFound) as refused:
-        lorafile.rewritten(tiny_transformer(), path, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     return str(refused.value)
 
@@ -68,7 +68,7 @@ def test_a_weight_that_is_no_number_is_refused_with_its_layer(tmp_path, number, 
 def test_large_numbers_are_numbers(tmp_path):
     """Even where their sum is none."""
     weights = {key: torch.full_like(value, 3e38) for key, value in lora().items()}
-    assert lorafile.rewritten(tiny_transformer(), saved(weights, tmp_path / "a.safetensors"), tmp_path / "out")
+    assert rewriting.rewritten(tiny_transformer(), saved(weights, tmp_path / "a.safetensors"), tmp_path / "out")
 
 
 def test_an_editor_refuses_it_and_goes_on_without(tiny_base, tmp_path, scene):
@@ -77,7 +77,7 @@ def test_an_editor_refuses_it_and_goes_on_without(tiny_base, tmp_path, scene):
         saved(weights, tmp_path / f"{number}.safetensors")
         for number, weights in enumerate((with_number(math.nan), lora()))
     )
-    with pytest.raises(AdapterNotFound, match="transformer_blocks.1.attn.to_k has weights that are no numbers"):
+    with pytest.raises(AdapterNotFound, match=r"transformer_blocks\.1\.attn\.to_k has weights that are no numbers"):
         Editor.load(tiny_base, adapter=bad)
     editor = Editor.load(tiny_base)
 
@@ -177,7 +177,7 @@ def test_an_alpha_that_leaves_the_range_of_float16_is_told(tmp_path):
     assert "transformer_blocks.0.attn.to_out.0 has weights that are no numbers" in refused_at_import(path, tmp_path)
     wide = {key: value.bfloat16() for key, value in weights.items()}
     path = saved(wide | {f"{SPELLED}.alpha": torch.tensor(400.0)}, tmp_path / "good.safetensors")
-    assert lorafile.rewritten(tiny_transformer(), path, tmp_path / "out").rank > 0
+    assert rewriting.rewritten(tiny_transformer(), path, tmp_path / "out").rank > 0
 
 
 def test_so_is_what_leaves_it_in_a_base_of_float16(tmp_path):
@@ -214,7 +214,7 @@ def test_keys_with_the_prefix_and_without_in_one_file_are_one_lora(tmp_path):
     weights, prefixes = lora(), itertools.cycle(["transformer.", ""])
     mixed = {f"{next(prefixes)}{key}": value for key, value in weights.items()}
     path = saved(mixed, tmp_path / "mixed.safetensors")
-    made = load_file(lorafile.rewritten(tiny_transformer(), path, tmp_path / "out").path)
+    made = load_file(rewriting.rewritten(tiny_transformer(), path, tmp_path / "out").path)
     assert made.keys() == {f"transformer.{key}" for key in weights}
     assert all(torch.equal(made[f"transformer.{key}"], value) for key, value in weights.items())
     with pytest.raises(AdapterNotFound, match="adapters import"):
@@ -225,7 +225,7 @@ def test_names_of_two_tools_in_one_file_are_one_lora(tmp_path):
     weights = lora()
     theirs = {key: value for key, value in kohya().items() if "double_blocks_0_img_attn_proj" in key}
     path = saved({k: v for k, v in weights.items() if ".0.attn.to_out" not in k} | theirs, tmp_path / "two.safetensors")
-    made = pairs_of(load_file(lorafile.rewritten(tiny_transformer(), path, tmp_path / "out").path))
+    made = pairs_of(load_file(rewriting.rewritten(tiny_transformer(), path, tmp_path / "out").path))
     assert "transformer.transformer_blocks.0.attn.to_out.0" in made
     layers = {name for name in pairs_of(weights) if ".0.attn.to_out" not in name}
     assert {name.removeprefix("transformer.") for name in made} > layers

@@ -11,7 +11,7 @@ from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import Lora, conversion, factors, lorafile, names
+from pipelines.transfer import Lora, conversion, factors, names, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from tests.fullsize import TRANSFORMERS
 from tests.loras import linears, pairs_of, random_lora
@@ -61,7 +61,7 @@ def spelled(entries, prefix: str):
 def rewritten(model, weights, folder, rank=None):
     path = folder / "theirs.safetensors"
     save_file({key: value.contiguous() for key, value in weights.items()}, path)
-    return lorafile.rewritten(model, path, folder / "out", rank)
+    return rewriting.rewritten(model, path, folder / "out", rank)
 
 
 def gains_of(path) -> dict[str, torch.Tensor]:
@@ -330,5 +330,5 @@ def test_what_does_not_multiply_is_told(tmp_path, said):
 def test_an_editor_sends_a_lokr_to_the_import(tmp_path):
     path = tmp_path / "lokr.safetensors"
     save_file(lacking(), path)
-    with pytest.raises(AdapterNotFound, match="written as a LoKr.*edit-transfer adapters import"):
+    with pytest.raises(AdapterNotFound, match=r"written as a LoKr.*edit-transfer adapters import"):
         lora_adapters.wear(tiny_transformer(), [Lora(path)])

@@ -15,7 +15,7 @@ from infra import registry
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
-from pipelines.transfer import Editor, Lora, bases, conversion, loading, lorafile
+from pipelines.transfer import Editor, Lora, bases, conversion, loading, lorafile, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import SPELLINGS, linears, pairs_of, random_lora, shapes_of, stacked, told
 from tests.tiny import CONTEXT, POOLED, make_tiny_flux1, tiny_transformer, tiny_transformer1
@@ -47,7 +47,7 @@ def output(model) -> torch.Tensor:
 def output_with(make, path, folder=None) -> torch.Tensor:
     """Of a small model that wears a LoRA, after it was rewritten if a folder is given."""
     model = make()
-    path = lorafile.rewritten(make(), path, folder)[0] if folder else path
+    path = rewriting.rewritten(make(), path, folder)[0] if folder else path
     lora_adapters.wear(model, [Lora(path)])
     return output(model)
 
@@ -189,7 +189,7 @@ def refusal(model, weights, tmp_path) -> str:
     path = tmp_path / "bad.safetensors"
     save_file({key: value.contiguous() for key, value in weights.items()}, path)
     with pytest.raises(AdapterNotFound) as refused:
-        lorafile.rewritten(model, path, tmp_path / "out")
+        rewriting.rewritten(model, path, tmp_path / "out")
     with pytest.raises(AdapterNotFound):
         lora_adapters.wear(model, [Lora(path)])
     assert not (tmp_path / "out").exists()
@@ -262,7 +262,7 @@ def test_settings_that_contradict_or_are_broken_are_told(tmp_path, settings, sai
     path = tmp_path / "theirs.safetensors"
     save_file(changed(lambda lora: {}), path, {"lora_adapter_metadata": settings})
     with pytest.raises(AdapterNotFound, match=said):
-        lorafile.rewritten(tiny_transformer(), path, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), path, tmp_path / "out")
 
 
 def test_an_editor_sends_other_tools_names_to_the_import(tmp_path):

@@ -11,7 +11,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import Lora, lorafile
+from pipelines.transfer import Lora, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import pairs_of
 from tests.pipelines.transfer.test_other_tools import output
@@ -65,7 +65,7 @@ def test_a_folder_of_peft_does_what_it_did_there(tmp_path, saved, kind):
     folder, expected = saved(CONFIGS[kind])
     model = tiny_transformer()
     plain = output(model)
-    made = lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+    made = rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
     lora_adapters.wear(model, [Lora(made.path)])
     assert (output(model) - plain).abs().max() > 0.05
     torch.testing.assert_close(output(model), expected, atol=1e-4, rtol=1e-4)
@@ -77,7 +77,7 @@ def test_a_file_finds_its_config_beside_it_under_any_name(tmp_path, saved):
     file = shutil.move(folder / "adapter_model.safetensors", folder / "mine.safetensors")
     for given in (file, folder):
         model = tiny_transformer1()
-        lora_adapters.wear(model, [Lora(lorafile.rewritten(model, given, tmp_path / "out").path)])
+        lora_adapters.wear(model, [Lora(rewriting.rewritten(model, given, tmp_path / "out").path)])
         torch.testing.assert_close(output(model), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_peft_may_have_wrapped_a_model_of_official_names(tmp_path):
     key = "base_model.model.double_blocks.0.img_attn.qkv"
     save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 2}))
-    pairs = pairs_of(load_file(lorafile.rewritten(tiny_transformer(), tmp_path, tmp_path / "out").path))
+    pairs = pairs_of(load_file(rewriting.rewritten(tiny_transformer(), tmp_path, tmp_path / "out").path))
     layers = [f"transformer.transformer_blocks.0.attn.to_{letter}" for letter in "qkv"]
     assert sorted(pairs) == sorted(layers)
     actual = torch.cat([up @ down for down, up in map(pairs.get, layers)])
@@ -101,7 +101,7 @@ UNTOLD = {
     "repeats layers of the base": {"layer_replication": [[0, 1], [0, 2]]},
     "biases of its own": {"lora_bias": True},
     "no linear layers": {"target_parameters": ["experts.weight"]},
-    "variant of LoRA \\(use_qalora\\)": {"use_qalora": True},
+    "is a QALoRA": {"use_qalora": True},
     "began with pissa_niter_4, which changes the base": {"init_lora_weights": "pissa_niter_4"},
     "type ADALORA": {"peft_type": "ADALORA"},
     "type OFT": {"peft_type": "OFT"},
@@ -122,7 +122,7 @@ UNTOLD = {
 def test_what_a_plain_lora_cannot_say_is_told(tmp_path, saved, said):
     folder = changed(saved(CONFIGS["plain"])[0], **UNTOLD[said])
     with pytest.raises(AdapterNotFound, match=said):
-        lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -142,7 +142,7 @@ def test_a_config_that_is_missing_or_broken_is_told(tmp_path, saved, content, sa
     else:
         (folder / "adapter_config.json").write_bytes(content)
     with pytest.raises(AdapterNotFound, match=said):
-        lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
 
 
 def test_a_folder_without_one_file_of_weights_is_told(tmp_path, saved):
@@ -150,11 +150,11 @@ def test_a_folder_without_one_file_of_weights_is_told(tmp_path, saved):
     weights = (folder / "adapter_model.safetensors").rename(folder / "one.safetensors")
     shutil.copy(weights, folder / "two.safetensors")
     with pytest.raises(AdapterNotFound, match=r"holds 2 files of weights and no adapter_model\.safetensors"):
-        lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
     for each in folder.glob("*.safetensors"):
         each.unlink()
     with pytest.raises(AdapterNotFound, match="holds no file of weights"):
-        lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
 
 
 def test_a_pickle_is_told_with_how_to_convert_it(tmp_path, saved):
@@ -165,23 +165,23 @@ def test_a_pickle_is_told_with_how_to_convert_it(tmp_path, saved):
     torch.save(weights, folder / "adapter_model.bin")
     shutil.copy(folder / "adapter_model.bin", tmp_path / "renamed.safetensors")
     for path in (folder, folder / "adapter_model.bin", tmp_path / "renamed.safetensors"):
-        with pytest.raises(AdapterNotFound, match="is a pickle .* convert it: safetensors.torch.save_file"):
-            lorafile.rewritten(tiny_transformer(), path, tmp_path / "out")
+        with pytest.raises(AdapterNotFound, match=r"is a pickle .* convert it: safetensors\.torch\.save_file"):
+            rewriting.rewritten(tiny_transformer(), path, tmp_path / "out")
     save_file(torch.load(folder / "adapter_model.bin", weights_only=True), folder / "adapter_model.safetensors")
-    assert lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out").rank == 4
+    assert rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out").rank == 4
 
 
 def test_a_folder_for_another_base_is_told(tmp_path, saved):
     folder, _ = saved(CONFIGS["plain"], tiny_transformer1)
     with pytest.raises(AdapterNotFound, match="made for another base"):
-        lorafile.rewritten(tiny_transformer(), folder, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), folder, tmp_path / "out")
     (tmp_path / "language").mkdir()
     layer = "base_model.model.model.layers.0.self_attn.q_proj"
     of_language = {f"{layer}.lora_A.weight": torch.ones(4, 64), f"{layer}.lora_B.weight": torch.ones(64, 4)}
     save_file(of_language, tmp_path / "language" / "adapter_model.safetensors")
     shutil.copy(folder / "adapter_config.json", tmp_path / "language")
     with pytest.raises(AdapterNotFound, match="made for another base"):
-        lorafile.rewritten(tiny_transformer(), tmp_path / "language", tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), tmp_path / "language", tmp_path / "out")
 
 
 def test_an_editor_sends_a_file_of_peft_to_the_import(saved):
