@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from infra.errors import AdapterNotFound
@@ -122,7 +121,7 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
             raise AdapterNotFound(
                 f"The adapter {path} is broken: {key} is of type {weight.dtype}. Save it as bfloat16."
             )
-        if not math.isfinite(weight.sum(dtype=torch.float32)) and not bool(weight.isfinite().all()):
+        if not math.isfinite(weight.sum()) and not bool(weight.isfinite().all()):
             raise AdapterNotFound(
                 f"The adapter {path} is broken: {_layer(key)} has weights that are no numbers (NaN or infinite), with"
                 " which every result would be black. Take an earlier checkpoint of its training."
