@@ -113,7 +113,7 @@ def import_(
         about["compact"] = compact
     if rewritten.losses:
         about["approximation"] = _approximation(rewritten)
-    files[CARD] = _card(name, file.name, about).encode()
+    files[CARD] = _card(name, file.absolute().name, about).encode()
     if prompt:
         files[PROMPT] = texts.checked_file(prompt, folder)
     version = registries.publish(address(registry), name, files, about)

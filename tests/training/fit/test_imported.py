@@ -18,7 +18,18 @@ def test_retraining_goes_on_from_an_imported_adapter(tiny_base, tmp_path, pair, 
     pairs.mkdir()
     scene(3).save(pairs / "more_before.png")
     scene(4).save(pairs / "more_after.png")
-    arguments = ["--base", str(tiny_base), "--registry", place, "--compact", "2", "--pairs", str(pairs), "--pair", *pair]
+    arguments = [
+        "--base",
+        str(tiny_base),
+        "--registry",
+        place,
+        "--compact",
+        "2",
+        "--pairs",
+        str(pairs),
+        "--pair",
+        *pair,
+    ]
     done = CliRunner().invoke(
         app, ["adapters", "import", str(tmp_path / "theirs.safetensors"), "--name", "theirs", *arguments]
     )
