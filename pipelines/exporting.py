@@ -70,7 +70,7 @@ def _for_ai_toolkit(version: Version, weights: bytes) -> bytes:
     from safetensors.torch import load, save
 
     from infra.errors import UsageError
-    from pipelines.transfer import lorafile, names
+    from pipelines.transfer import conversion, lorafile, names
 
     kind = version.about["base"].get("class")
     if kind not in names.BFL:
@@ -79,6 +79,6 @@ def _for_ai_toolkit(version: Version, weights: bytes) -> bytes:
         matrices = load(weights)
         length = int.from_bytes(weights[:8], "little")  # of the header, which `load` does not give
         settings = lorafile.settings_in(json.loads(weights[8 : 8 + length]).get("__metadata__", {}))
-        return save(names.to_ai_toolkit(kind, matrices, settings), {"format": "pt"})
+        return save(conversion.to_ai_toolkit(kind, matrices, settings), {"format": "pt"})
     except (ValueError, TypeError, SafetensorError) as error:  # other content, settings of another PEFT
         raise UsageError(f"{version.ref} cannot be exported for ai-toolkit: {error}.") from error

@@ -85,6 +85,7 @@ def show_version(version: Version, pointing: list[str], card: str | None) -> Non
         ("edits", about.get("edits")),
         ("pairs", _pairs(about.get("pairs"))),
         ("exemplars", about.get("exemplars")),
+        *_flat("approximation", about.get("approximation")),
         *_flat("scores", about.get("scores")),
         *_flat("training", about.get("training")),
         ("address", version.uri),

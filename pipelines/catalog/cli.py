@@ -59,7 +59,7 @@ def _one_value_each(args: Sequence[str]) -> Iterator[str]:
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command("apply", cls=PairCommand)(apply)
-    adapters_app.command("import")(import_)
+    adapters_app.command("import", cls=PairCommand)(import_)
     adapters_app.command()(export)
 
 

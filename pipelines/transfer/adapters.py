@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import lorafile, names
+from pipelines.transfer import lorafile, lycoris, names, peftfile
 from pipelines.transfer.invariance import make_invariant
 from pipelines.transfer.lorafile import Outline
 from pipelines.transfer.tuning import linear_layers, regroup
@@ -104,26 +105,17 @@ def take_off(transformer: Transformer) -> None:
 
 
 def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swap: bool) -> None:
-    lorafile.check_layers(transformer, path, outline.shapes)
-    if names.foreign(type(transformer).__name__, outline.shapes):
-        raise AdapterNotFound(
-            f"The adapter {path} is written as other tools do it. Take it into the registry with `edit-transfer"
-            " adapters import`, which knows their names of layers."
-        )
+    _check_spelling(transformer, path, outline)
     lorafile.check_widths(transformer, path, lorafile.bare(outline.shapes))
-    prefix = lorafile.PREFIX if lorafile.prefixed(outline.shapes) else None
+    settings, weights = lorafile.settings_in(outline.metadata), lorafile.bare(load_file(path))
+    lorafile.check_finite(path, {key: weight.to(transformer.dtype) for key, weight in weights.items()})
     with warnings.catch_warnings(), torch.inference_mode(False):  # in which light weights cannot be touched
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         warnings.filterwarnings("ignore", "TorchaoLoraLinear")  # cannot be merged, and never is
         regroup(transformer)
         try:
             transformer.load_lora_adapter(
-                path.parent,
-                weight_name=path.name,
-                prefix=prefix,
-                adapter_name=name,
-                hotswap=swap,
-                local_files_only=True,
+                weights, prefix=None, metadata=settings or None, adapter_name=name, hotswap=swap
             )
         except (RuntimeError, ValueError, TypeError, KeyError) as error:  # other shapes, broken settings
             raise AdapterNotFound(
@@ -131,3 +123,18 @@ def _load(transformer: Transformer, path: Path, name: str, outline: Outline, swa
             ) from error
         regroup(transformer)
     make_invariant(transformer)
+
+
+def _check_spelling(transformer: Transformer, path: Path, outline: Outline) -> None:
+    """Raise unless a file is for this transformer and in the plain format of diffusers."""
+    kinds = sorted({kind for kind in map(lycoris.product_of, outline.shapes) if kind})
+    if any(key.startswith(peftfile.KEYS) for key in outline.shapes):
+        kinds = kinds or ["PEFT"]
+    else:
+        lorafile.check_layers(transformer, path, outline.shapes)
+    if kinds or names.foreign(type(transformer).__name__, outline.shapes):
+        told = "as other tools do it" if not kinds else "as PEFT does it" if "PEFT" in kinds else f"as a {kinds[0]}"
+        raise AdapterNotFound(
+            f"The adapter {path} is written {told}. Take it into the registry with `edit-transfer adapters import`,"
+            " which makes a plain LoRA of it."
+        )

@@ -1,30 +1,34 @@
-"""Files of LoRAs: read without their numbers, checked against a base, written anew in the plain format of diffusers."""
+"""Files of LoRAs: read without their numbers, and checked against a base."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from infra.errors import AdapterNotFound
-from pipelines.transfer import names
+from pipelines.transfer import lycoris, names, peftfile
 from pipelines.transfer.tuning import MARK
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+    from torch import Tensor
 
     Transformer: TypeAlias = Flux2Transformer2DModel | FluxTransformer2DModel
 
 PREFIX = "transformer"  # of keys that a pipeline wrote; those a model wrote have none
-TEXT_ENCODER = ("text_encoder", "lora_te")  # how keys begin that are not for the transformer
-PEFT_KEYS = "base_model.model."  # how keys begin that PEFT itself wrote
+TEXT_ENCODER = ("text_encoder", "lora_te", "lycoris_te")  # how keys begin that are not for the transformer
 SETTINGS = "lora_adapter_metadata"  # under which diffusers keeps the settings of PEFT in a file
+PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files begin that torch.save wrote
+FLOATING = ("F16", "F32", "F64", "BF16", "F8_E4M3", "F8_E5M2")  # types of weights, as safetensors calls them
+PART = re.compile(r"\.(?:lora|lokr|hada)_")  # how that begins which follows a layer's name
 
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]  # key in a LoRA's file: shape of what it names
@@ -47,23 +51,43 @@ def file_digest(path: Path) -> str:
 
 
 def outline_of(path: Path) -> Outline:
-    """What a file says of its LoRA. Raises AdapterNotFound if it holds none, or one that would be worn in part only."""
-    if path.suffix != ".safetensors":
-        raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
+    """What a file says of its LoRA, LoKr or LoHa. Raises AdapterNotFound if it holds none, or one that would be worn in
+    part only."""
+    _check_format(path)
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            shapes = {key: tuple(each.get_shape()) for key, each in slices.items()}
+            types = {key: each.get_dtype() for key, each in slices.items() if not key.endswith(".alpha")}
             outline = Outline(shapes, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise AdapterNotFound(f"The adapter {path} is broken ({error}). Copy it again.") from error
-    if not any(MARK in key for key in shapes):
-        raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers, ai-toolkit or kohya saved.")
     _check_content(path, shapes)
+    if odd := next((key for key in types if not types[key].startswith(FLOATING)), None):
+        raise AdapterNotFound(f"The adapter {path} is broken: {odd} is of type {types[odd]}. Save it as bfloat16.")
     return outline
 
 
+def _check_format(path: Path) -> None:
+    pickled = path.suffix in peftfile.PICKLES
+    if path.suffix == ".safetensors":
+        try:
+            with path.open("rb") as file:
+                pickled = file.read(4).startswith(PICKLED)
+        except OSError as error:
+            raise AdapterNotFound(f"The adapter {path} cannot be read ({error.strerror}).") from error
+    elif not pickled:
+        raise AdapterNotFound(f"The adapter {path} is no .safetensors file. Save the LoRA as safetensors.")
+    if pickled:
+        raise AdapterNotFound(
+            f"The adapter {path} is a pickle of PyTorch, which can run any code when it is read, and is not read here."
+            " If you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, weights_only=True),"
+            " 'adapter_model.safetensors')."
+        )
+
+
 def _check_content(path: Path, shapes: Shapes) -> None:
-    """Raise for what diffusers would wear a part of, in silence."""
+    """Raise for what diffusers would wear a part of, in silence, and for what is no LoRA."""
     if strangers := [key for key in shapes if key.startswith(TEXT_ENCODER)]:
         raise AdapterNotFound(
             f"The adapter {path} changes the text encoder too ({len(strangers)} of its {len(shapes)} weights), which"
@@ -71,6 +95,13 @@ def _check_content(path: Path, shapes: Shapes) -> None:
         )
     if any("dora_scale" in key for key in shapes):
         raise AdapterNotFound(f"The adapter {path} is a DoRA, which diffusers would wear as if it were none.")
+    if other := lycoris.kind_of(shapes):
+        raise AdapterNotFound(
+            f"The adapter {path} is no LoRA alone: it holds {other.name} ({other.weights} of its {len(shapes)} weights,"
+            f" {other.key} among them), {other.why}. LoRA, LoKr and LoHa can be taken in."
+        )
+    if not any(MARK in key or lycoris.product_of(key) for key in shapes):
+        raise AdapterNotFound(f"The file {path} holds no LoRA. Give one that diffusers, ai-toolkit or kohya saved.")
 
 
 def prefixed(keys: Iterable[str]) -> bool:
@@ -83,48 +114,18 @@ def bare(entries: dict[str, T]) -> dict[str, T]:
     return {key.removeprefix(f"{PREFIX}."): entry for key, entry in entries.items()} if prefixed(entries) else entries
 
 
-def rewritten(transformer: Transformer, path: Path, folder: Path) -> tuple[Path, int]:
-    """A LoRA's file written anew in the plain format of diffusers, and its rank; `transformer` may be on `meta`.
-
-    Layers may be called as diffusers, ai-toolkit, kohya or Black Forest Labs call them (see `names`).
-
-    Raises:
-        AdapterNotFound: there is no such file, it is not a LoRA, or not one for this transformer.
-    """
-    file_digest(path)
-    outline = outline_of(path)
-    if any(key.startswith(PEFT_KEYS) for key in outline.shapes):
-        raise AdapterNotFound(
-            f"The adapter {path.name} was saved by PEFT alone, whose file does not say its alpha. Save it with"
-            " `save_lora_adapter` of diffusers."
-        )
-    check_layers(transformer, path, outline.shapes)
-    weights, settings = _read(transformer, path, outline)
-    check_widths(transformer, path, {key: tuple(weight.shape) for key, weight in weights.items()})
-    loader_of(transformer).save_lora_weights(
-        save_directory=folder,
-        transformer_lora_layers=weights,
-        weight_name=path.name,
-        transformer_lora_adapter_metadata=settings or None,
-    )
-    return folder / path.name, max(len(weight) for key, weight in weights.items() if ".lora_A." in key)
-
-
-def _read(transformer: Transformer, path: Path, outline: Outline) -> tuple[names.Weights, dict[str, Any]]:
-    """The matrices under our names, and the settings of PEFT, if the file tells them."""
-    weights = load_file(path)
-    settings = settings_in(outline.metadata)
-    if not names.foreign(type(transformer).__name__, weights):
-        return bare(weights), settings
-    if settings:
-        raise AdapterNotFound(
-            f"The adapter {path.name} has settings of PEFT, but other names or an alpha beside them; which alpha counts"
-            " is not clear. Save it with `save_lora_adapter` of diffusers."
-        )
-    try:
-        return names.to_ours(transformer, weights), {}
-    except ValueError as error:
-        raise AdapterNotFound(f"The adapter {path.name} cannot be read: {error}.") from error
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise unless all weights are numbers. A sum tells in one pass; what it makes suspicious is looked at."""
+    for key, weight in weights.items():
+        if not weight.is_floating_point():
+            raise AdapterNotFound(
+                f"The adapter {path} is broken: {key} is of type {weight.dtype}. Save it as bfloat16."
+            )
+        if not math.isfinite(weight.sum()) and not bool(weight.isfinite().all()):
+            raise AdapterNotFound(
+                f"The adapter {path} is broken: {_layer(key)} has weights that are no numbers (NaN or infinite), with"
+                " which every result would be black. Take an earlier checkpoint of its training."
+            )
 
 
 def settings_in(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -134,8 +135,12 @@ def settings_in(metadata: Mapping[str, str]) -> dict[str, Any]:
         AdapterNotFound: they are broken.
     """
     try:
-        settings = json.loads(metadata.get(SETTINGS, "{}"))
-        return {key.removeprefix(f"{PREFIX}."): value for key, value in settings.items()}
+        told = json.loads(metadata.get(SETTINGS, "{}"))
+        settings = {
+            key.removeprefix(f"{PREFIX}."): value for key, value in told.items() if not key.startswith(TEXT_ENCODER)
+        }
+        peftfile.check_strengths(settings)
+        return settings
     except (ValueError, AttributeError) as error:
         raise AdapterNotFound(f"The settings in the adapter's metadata are broken ({error}). Copy it again.") from error
 
@@ -158,13 +163,23 @@ def check_layers(transformer: Transformer, path: Path, shapes: Shapes) -> None:
             f"The adapter {path} was made for another base: {len(strangers)} of its {len(shapes)} weights have no place"
             f" in this one, {strangers[0]} among them. Use the base that it was trained on."
         )
-    for layer, found in names.grouped(shapes).items():
+    try:
+        layers = names.grouped(shapes)
+    except ValueError as error:
+        raise AdapterNotFound(f"The adapter {path} is broken: {error}.") from error
+    for layer, found in layers.items():
+        if found.keys() - {"A", "B", "alpha"}:
+            continue  # a product of LyCORIS, checked when it is multiplied
         if missing := {"A", "B"} - found.keys():
             raise AdapterNotFound(
                 f"The adapter {path} is incomplete: {layer} has no matrix {min(missing)}. Copy it again."
             )
+        if {len(found["A"]), len(found["B"])} != {2}:
+            raise AdapterNotFound(f"The adapter {path} is broken: {layer} has no matrices of one rank.")
         if found["A"][:1] != found["B"][1:]:
             raise AdapterNotFound(f"The adapter {path} is broken: the two matrices of {layer} are of different ranks.")
+        if 0 in (*found["A"], *found["B"]):
+            raise AdapterNotFound(f"The adapter {path} is broken: a matrix of {layer} is empty.")
 
 
 def check_widths(transformer: Transformer, path: Path, shapes: Shapes) -> None:
@@ -188,7 +203,7 @@ def _linears(transformer: Transformer) -> dict[str, Any]:
 
 
 def _layer(key: str) -> str:
-    return key.removeprefix(f"{PREFIX}.").partition(MARK)[0]
+    return PART.split(key.removeprefix(f"{PREFIX}."))[0]
 
 
 def first_line(error: Exception) -> str:

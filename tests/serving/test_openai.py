@@ -7,11 +7,14 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from infra import registry
+from infra.cli import app
 from pipelines.catalog import job
 from pipelines.catalog.work import sha256
 from pipelines.transfer import Editor
+from tests.serving.adapters import lora_bytes
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +57,20 @@ def test_without_a_seed_the_result_is_the_jobs(client, editor, png, endpoint):
         recipe = job._recipe(job.replace(options, seed=number), str(endpoint.base), worn, shown)
         assert one.seed == recipe.seed_for(sha256(data))
     assert told["digest"] == version.digest
+
+
+def test_an_imported_adapter_shows_its_edit_by_the_pairs_that_came_with_it(client, endpoint, png, pair, tmp_path):
+    """OpenAI's client has no way to send pairs beside a model."""
+    file = tmp_path / "theirs.safetensors"
+    file.write_bytes(lora_bytes(endpoint.base, 77))
+    options = ["--base", str(endpoint.base), "--attention", "prefix", "--registry", endpoint.registry]
+    arguments = ["adapters", "import", str(file), "--name", "imported", "--pair", *pair, *options]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    answer = client.images.edit(model="imported", image=png(6), prompt="", extra_body={"seed": 7})
+    editor = Editor.load(endpoint.base, adapter=file, attention="prefix")
+    prefix = editor.remember([tuple(Image.open(path).convert("RGB") for path in pair)])
+    [expected] = editor.edit([image_of(png(6))], prefix, seeds=[7])
+    assert np.array_equal(np.asarray(opened(answer.data[0].b64_json)), np.asarray(expected))
 
 
 def test_models_are_the_base_and_the_adapters_with_their_aliases(client, endpoint):

@@ -15,6 +15,7 @@ from infra.settings import Settings as Environment
 from pipelines import adapters, texts
 from pipelines.adapters import Worn
 from pipelines.pairs.check import Pair, decoded
+from pipelines.pairs.stored import SHOWN
 from training.fit.judge import Trial, judge, trials
 from training.fit.publishing import Work
 
@@ -69,7 +70,7 @@ def _score(base: str | None, version: Version | None, tried: Sequence[Trial], ca
 def _shown_by(version: Version, environment: Environment) -> list[Pair]:
     """The pairs that a version shows by default, or all it was trained on where it does several edits."""
     exemplars = set(version.about["exemplars"])
-    known = [pair for pair in version.about["pairs"] if pair["role"] == "train"]
+    known = [pair for pair in version.about["pairs"] if pair["role"] in ("train", SHOWN)]
     return _read(version, [pair for pair in known if pair["name"] in exemplars] or known, environment.max_pixels)
 
 

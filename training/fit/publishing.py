@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from infra import registry, store
-from infra.errors import PairError
+from infra import registry
 from infra.registry import Version
 from infra.registry.layout import PROMPT
 from pipelines import texts
 from pipelines.pairs.check import Pair
+from pipelines.pairs.stored import pair_files
 from pipelines.transfer import bases
 from training.fit.judge import MOST_JUDGED
 from training.fit.run import Fitted
@@ -66,7 +63,9 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
         PairError: a picture was changed while training went on.
         StoreError: the registry cannot be written.
     """
-    pairs, files = _pair_files(work, fitted)
+    roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
+    every = (*work.pairs, *work.judged)
+    pairs, files = pair_files((pair, roles.get(pair.digest, "train")) for pair in every)
     about = _about(work, fitted, pairs, seconds)
     files |= {
         "adapter.safetensors": fitted.weights,
@@ -87,29 +86,6 @@ def scored_by(about: dict[str, Any]) -> str:
     number = f"{scored} of {every}" if scored < every else f"{every}"
     pairs = f"pair{'s' * (every != 1)}"
     return f"{number} held-out {pairs}" if held_out else f"{number} {pairs} it was trained on"
-
-
-def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """What adapter.json says of each pair, and the pairs' files as they were found."""
-    roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
-    told: list[dict[str, Any]] = []
-    files: dict[str, bytes] = {}
-    for index, pair in enumerate([*work.pairs, *work.judged]):
-        taken = {each["name"] for each in told}  # pairs of an earlier version may be called as new ones are
-        names = (f"{pair.name} ({number})" if number > 1 else pair.name for number in itertools.count(1))
-        name = next(name for name in names if name not in taken)
-        entry: dict[str, Any] = {"name": name, "edit": pair.edit, "digest": pair.digest}
-        entry["role"] = roles.get(pair.digest, "train")
-        for role, uri, sha256 in zip(("before", "after"), pair.uris, pair.sha256, strict=True):
-            data = store.read(uri)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise PairError(f"{uri} was changed while the adapter was trained. Run the same command again.")
-            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", pair.name).strip("-.")[-60:]
-            path = f"pairs/{index:03d}-{plain}_{role}{PurePosixPath(uri).suffix.lower()}"
-            files[path] = data
-            entry |= {role: path, f"{role}_sha256": sha256}
-        told.append(entry)
-    return told, files
 
 
 def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

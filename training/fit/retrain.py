@@ -100,14 +100,16 @@ def _production(options: Options) -> Version | None:
 
 
 def _as_before(options: Options, production: Version) -> Options:
-    """What was not asked for otherwise is done as it was for production."""
+    """What was not asked for otherwise is done as it was for production, if that was trained here and not imported."""
+    options = replace(options, compact=production.about.get("compact"))
+    if "training" not in production.about:
+        return options
     settings = production.about["training"]["settings"]
     return replace(
         options,
         rank=options.rank or settings["rank"],
         rate=options.rate or settings["rate"],
         mirrored=settings["mirrored"],
-        compact=production.about.get("compact"),
         quantised=settings["quantised"],
         checkpointing=settings["checkpointing"],
     )

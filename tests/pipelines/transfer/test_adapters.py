@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
-from pipelines.transfer import Editor, Lora, bases, lorafile
+from pipelines.transfer import Editor, Lora, bases, rewriting
 from tests.tiny import tiny_transformer
 
 TARGETS = ["to_q", "to_v", "to_qkv_mlp_proj", "to_out.0"]
@@ -193,7 +193,7 @@ def test_a_lora_whose_alpha_nobody_knows_is_not_imported(tiny_base, tmp_path):
     weights = load_file(save_adapter(tmp_path, 0.1))
     save_file({f"base_model.model.{key}": value for key, value in weights.items()}, tmp_path / "peft.safetensors")
     with pytest.raises(AdapterNotFound, match="alpha"):
-        lorafile.rewritten(tiny_transformer(), tmp_path / "peft.safetensors", tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), tmp_path / "peft.safetensors", tmp_path / "out")
 
 
 def test_what_cannot_be_imported_is_one_sentence(tiny_base, tmp_path, monkeypatch):

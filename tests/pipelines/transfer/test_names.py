@@ -8,7 +8,7 @@ import torch
 from diffusers.loaders import single_file_utils
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, FluxLoraLoaderMixin
 
-from pipelines.transfer import names
+from pipelines.transfer import conversion, names
 from tests.fullsize import TRANSFORMERS, class_of
 from tests.loras import SPELLINGS, linears, shapes_of, told
 
@@ -91,7 +91,7 @@ def test_every_official_name_becomes_ours_at_full_size(full, spelling):
     """And every row is where diffusers puts it when it converts a whole checkpoint."""
     weights = foreign_lora(full, spelling, alpha=RANK if spelling == "kohya" else None)
     assert names.foreign(type(full).__name__, weights)
-    ours = names.to_ours(full, weights)
+    ours = conversion.to_ours(full, weights)
     assert told(ours) == shapes_of(full, RANK)
     rows = converted(full, foreign_lora(full, "ai-toolkit"))
     for layer in linears(full):
@@ -115,7 +115,7 @@ def test_names_of_diffusers_with_underscores_become_ours(full, prefix):
         layer, matrix = key.split(".lora_")
         spelled = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[matrix]
         weights[f"{prefix}{layer.replace('.', '_')}.{spelled}"] = torch.ones(1, dtype=torch.bfloat16).expand(shape)
-    assert told(names.to_ours(full, weights)) == shapes_of(full, RANK)
+    assert told(conversion.to_ours(full, weights)) == shapes_of(full, RANK)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -125,7 +125,7 @@ def test_ours_become_those_of_ai_toolkit_and_back_at_full_size(full, shared):
     for number, (key, shape) in enumerate(shapes_of(full, RANK).items()):
         value = 1.0 if shared else number % 97 + 1.0
         weights[f"transformer.{key}"] = torch.tensor(value, dtype=torch.bfloat16).expand(shape)
-    written = names.to_ai_toolkit(kind, weights, {})
+    written = conversion.to_ai_toolkit(kind, weights, {})
     if kind == "FluxTransformer2DModel":
         assert told(written) == told(weights)
         assert not names.foreign(kind, written)
@@ -136,7 +136,7 @@ def test_ours_become_those_of_ai_toolkit_and_back_at_full_size(full, shared):
         layer = f"diffusion_model.{name}"
         expected |= {f"{layer}.lora_A.weight": (rank, width), f"{layer}.lora_B.weight": (output, rank)}
     assert told(written) == expected
-    back = names.to_ours(full, written)
+    back = conversion.to_ours(full, written)
     assert told(back) == shapes_of(full, RANK)
     assert all(torch.equal(weight, weights[f"transformer.{key}"]) for key, weight in back.items())
 
@@ -146,7 +146,7 @@ def test_stock_diffusers_reads_what_is_written_for_ai_toolkit(full):
     for number, (key, shape) in enumerate(shapes_of(full, RANK).items(), 1):
         weights[key] = torch.tensor(float(number), dtype=torch.bfloat16).expand(shape)
     mixin = FluxLoraLoaderMixin if kind == "FluxTransformer2DModel" else Flux2LoraLoaderMixin
-    read = mixin.lora_state_dict(names.to_ai_toolkit(kind, weights, {}))
+    read = mixin.lora_state_dict(conversion.to_ai_toolkit(kind, weights, {}))
     assert {key.removeprefix("transformer.") for key in read} == set(shapes_of(full, RANK))
     for layer, (output, width) in linears(full).items():
         down, up = (read[f"transformer.{layer}.lora_{matrix}.weight"] for matrix in "AB")

@@ -15,7 +15,7 @@ from infra import registry
 from infra.cli import app
 from infra.errors import AdapterNotFound
 from pipelines import adapters
-from pipelines.transfer import Editor, Lora, bases, loading, lorafile, names
+from pipelines.transfer import Editor, Lora, bases, conversion, loading, lorafile, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from tests.loras import SPELLINGS, linears, pairs_of, random_lora, shapes_of, stacked, told
 from tests.tiny import CONTEXT, POOLED, make_tiny_flux1, tiny_transformer, tiny_transformer1
@@ -47,7 +47,7 @@ def output(model) -> torch.Tensor:
 def output_with(make, path, folder=None) -> torch.Tensor:
     """Of a small model that wears a LoRA, after it was rewritten if a folder is given."""
     model = make()
-    path = lorafile.rewritten(make(), path, folder)[0] if folder else path
+    path = rewriting.rewritten(make(), path, folder)[0] if folder else path
     lora_adapters.wear(model, [Lora(path)])
     return output(model)
 
@@ -105,7 +105,7 @@ def test_stock_diffusers_does_the_same_with_an_export(family):
     make, mixin = TINY[family], MIXINS[family]
     stock, expected = make(), make()
     weights = {key: value for key, value in random_lora(stock).items() if "transformer_blocks." in key}
-    written = names.to_ai_toolkit(type(stock).__name__, weights, {})
+    written = conversion.to_ai_toolkit(type(stock).__name__, weights, {})
     stock.load_lora_adapter(mixin.lora_state_dict(written), prefix="transformer")
     for name, (down, up) in pairs_of(weights).items():
         expected.get_submodule(name).weight.data += up @ down
@@ -123,7 +123,9 @@ def test_what_training_saves_is_written_for_ai_toolkit(tmp_path, family):
     with safe_open(path, framework="pt") as file:
         settings = lorafile.settings_in(file.metadata())
     assert settings["lora_alpha"] == settings["r"] == 4
-    save_file(names.to_ai_toolkit(type(model).__name__, load_file(path), settings), tmp_path / "theirs.safetensors")
+    save_file(
+        conversion.to_ai_toolkit(type(model).__name__, load_file(path), settings), tmp_path / "theirs.safetensors"
+    )
     actual = output_with(TINY[family], tmp_path / "theirs.safetensors", tmp_path / "out")
     torch.testing.assert_close(actual, output_with(TINY[family], path), atol=1e-5, rtol=1e-5)
 
@@ -134,7 +136,7 @@ def test_an_alpha_keeps_small_numbers_of_half_precision():
     down, up = torch.full((64, 64), 0.5, dtype=torch.float16), torch.full((64, 64), 1e-5, dtype=torch.float16)
     spelled = f"lora_transformer_{name.replace('.', '_')}"
     weights = {f"{spelled}.lora_down.weight": down, f"{spelled}.lora_up.weight": up}
-    ours = names.to_ours(tiny_transformer(), weights | {f"{spelled}.alpha": torch.tensor(1.0)})
+    ours = conversion.to_ours(tiny_transformer(), weights | {f"{spelled}.alpha": torch.tensor(1.0)})
     actual = ours[f"{name}.lora_B.weight"].float() @ ours[f"{name}.lora_A.weight"].float()
     torch.testing.assert_close(actual, up.float() @ down.float() / 64, rtol=0.05, atol=0)
 
@@ -187,7 +189,7 @@ def refusal(model, weights, tmp_path) -> str:
     path = tmp_path / "bad.safetensors"
     save_file({key: value.contiguous() for key, value in weights.items()}, path)
     with pytest.raises(AdapterNotFound) as refused:
-        lorafile.rewritten(model, path, tmp_path / "out")
+        rewriting.rewritten(model, path, tmp_path / "out")
     with pytest.raises(AdapterNotFound):
         lora_adapters.wear(model, [Lora(path)])
     assert not (tmp_path / "out").exists()
@@ -260,7 +262,7 @@ def test_settings_that_contradict_or_are_broken_are_told(tmp_path, settings, sai
     path = tmp_path / "theirs.safetensors"
     save_file(changed(lambda lora: {}), path, {"lora_adapter_metadata": settings})
     with pytest.raises(AdapterNotFound, match=said):
-        lorafile.rewritten(tiny_transformer(), path, tmp_path / "out")
+        rewriting.rewritten(tiny_transformer(), path, tmp_path / "out")
 
 
 def test_an_editor_sends_other_tools_names_to_the_import(tmp_path):
