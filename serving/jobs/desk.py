@@ -110,13 +110,14 @@ class Desk:
         """The parameters of `apply`. Raises RequestError for what may not be asked for."""
         pairs = [each for pair in body.pairs for each in (("before", pair.before), ("after", pair.after))]
         refs = [body.adapter] if isinstance(body.adapter, str) else body.adapter or []
-        asked = body.model_dump(exclude={"input", "output", "adapter", "pairs", "webhook"}) | {
+        asked = body.model_dump(exclude={"input", "output", "adapter", "pairs", "wait", "webhook"}) | {
             "source": self._source(caller, body.input),
             "output": self._places.checked(body.output, "output", caller),
             "pair": [self._places.checked(uri, f"pairs.{which}", caller) for which, uri in pairs] or None,
             "adapter": refs or None,
             "prompt": body.prompt and self._places.checked(body.prompt, "prompt", caller),
             "registry": self.config.registry,
+            "queue": body.wait,
             "yes": True,
             "as_json": True,
         }
