@@ -36,8 +36,14 @@ class Settings:
 
 
 def expanded(folder: str) -> str:
-    """The address with `~` at its start replaced and a local path made absolute: workers run elsewhere."""
-    return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111
+    """The address with `~` at its start replaced and a local path made absolute: workers run elsewhere.
+
+    Who has no home folder is taken to be at home in `/`, as containers have it.
+    """
+    if "://" in folder:
+        return folder
+    path = os.path.expanduser(folder)  # noqa: PTH111
+    return os.path.abspath(path[1:] if path.startswith("~/") else path)  # noqa: PTH100
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

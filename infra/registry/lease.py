@@ -51,7 +51,7 @@ class Lease:
             return not self.lost.is_set()
 
     def holds(self) -> bool:
-        """Whether it is ours as far as is known. One who was stopped past the end of the term asks before it answers."""
+        """Whether it is ours as far as is known; who was stopped past the end of the term asks before it answers."""
         if time.monotonic() >= self._entry["uptime"]:
             self.renew()
         return not self.lost.is_set()
@@ -211,5 +211,5 @@ def _time(text: Any) -> datetime:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise AdapterDamaged(
-            f"A lease says {text!r} where a time was written; delete its file below leases/."
+            f"A lease says {text!r} where a time was written; delete that file below leases/."
         ) from None

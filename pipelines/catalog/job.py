@@ -210,6 +210,7 @@ def _worked(
             for counts in graph.run(job, prepared.glance.inputs):
                 turns.check(held, prepared.output)
                 meter.add(counts)
+        held.renew()
         turns.check(held, prepared.output)
         return cluster.elsewhere(finish, prepared, options, job_id, job.workers, meter.counts, meter.seconds)
 

@@ -16,9 +16,9 @@ Staged results are copied, not moved: so a result that was overwritten, or a cop
 from where it was made, and a job can be published again after it was reverted. They take their room until the folder
 of the job is deleted; without it there is no reverting.
 
-One process at a time publishes to an output folder, reverts or edits there; a lease below `jobs/` sees to that (turns.py).
-What is told apart is what manifests say: a file that was put into the output
-folder by hand over a published result is taken for that result.
+One process at a time publishes to an output folder, reverts or edits there; a lease below `jobs/` sees to that. What is
+told apart is what manifests say: a file that was put into the output folder by hand over a published result is taken
+for that result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ from infra.errors import NotInStore, UsageError
 from pipelines.catalog import manifest
 from pipelines.catalog import publication as memory
 from pipelines.catalog.crew import Bar, Crew, working
-from pipelines.catalog.publication import Compared, Publication, Row, StagedJob, State
+from pipelines.catalog.publication import Publication, Row, StagedJob, State
 
 
 @dataclass
