@@ -104,7 +104,7 @@ def _start(cpus: float, address: str | None, dashboard: bool) -> str | None:
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": dashboard}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not address:
-        surroundings.settle()
+        embedded |= surroundings.settled()
     if dashboard and not address:  # `python` is this one for its jobs, whether its environment is activated or not
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with _native_stderr_closed(), _own_answer_to_sigterm(), _free_agent_port():

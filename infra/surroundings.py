@@ -1,16 +1,19 @@
 """What Ray takes for granted of a machine, and what it is given instead where a machine lacks it.
 
-A temporary folder with short names and some room, for its sockets and logs; a home folder, for the token that lets
-nobody else in.
+A temporary folder with a short name and some room, for its sockets and logs; shared memory for what processes hand on;
+a home folder, for the token that lets nobody else in; a network that reaches this machine itself.
 """
 
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from infra.errors import UsageError
 from infra.settings import expanded
@@ -20,19 +23,40 @@ TOKEN_SETTINGS = ("RAY_AUTH_MODE", TOKEN, "RAY_AUTH_TOKEN_PATH")
 LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # what an AF_UNIX address holds
 ROOM, LEAST_ROOM = 256 * 2**20, 16 * 2**20  # bytes: as it should be, and as it must be, or Ray hangs over its logs
-USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # where the folder of the environment does not do
+SHARED_MEMORY = "/dev/shm"
+STORE_BYTES = 2 * 2**30  # at most, of objects on a disk where there is no shared memory
+LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+USUAL = ("/tmp", "/var/tmp", SHARED_MEMORY)  # where the folder of the environment does not do
 
 
-def settle(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Give a Ray that is to be started in this process what it needs, by way of its own variables.
+def settled(environment: MutableMapping[str, str] = os.environ) -> dict[str, Any]:
+    """What a Ray that is to be started in this process needs here: set in its own variables, and for `ray.init`.
 
     Raises UsageError where there is nothing to give it.
     """
-    usual = _usual(environment)
+    check_loopback()
+    usual = environment.get(FOLDER) or environment.get("TMPDIR") or "/tmp"  # as Ray does
     if (folder := ray_folder(usual)) != usual:
         environment[FOLDER] = folder
     if not any(environment.get(key) for key in TOKEN_SETTINGS) and not _keeps_tokens():
         environment[TOKEN] = secrets.token_hex(32)
+    return object_store(folder)
+
+
+def object_store(folder: str, shared_memory: str = SHARED_MEMORY) -> dict[str, Any]:
+    """Where Ray keeps objects, where it cannot find out itself: it takes shared memory for granted on Linux."""
+    if not sys.platform.startswith("linux") or Path(shared_memory).is_dir():
+        return {}
+    return {"_plasma_directory": folder, "object_store_memory": min(STORE_BYTES, _free(folder) // 2)}
+
+
+def check_loopback(hosts: Sequence[tuple[socket.AddressFamily, str]] = LOOPBACK) -> None:
+    """Raises UsageError if this machine does not reach itself: Ray would wait for its own parts for minutes."""
+    for family, host in hosts:
+        with suppress(OSError), socket.create_server((host, 0), family=family) as listening:
+            socket.create_connection(listening.getsockname()[:2], timeout=5).close()
+            return
+    raise UsageError("This machine does not reach itself over the network, as Ray has to: `ip link set lo up` as root.")
 
 
 def ray_folder(usual: str, others: tuple[str, ...] = USUAL) -> str:
@@ -52,11 +76,6 @@ def ray_folder(usual: str, others: tuple[str, ...] = USUAL) -> str:
         told = "; ".join(f"{folder} {refusal}" for folder, refusal in refusals.items())
         raise UsageError(f"Ray needs a folder for its sockets and logs, and none will do: {told}. Set {FOLDER}.")
     return narrow
-
-
-def _usual(environment: MutableMapping[str, str]) -> str:
-    """Where Ray would go."""
-    return environment.get(FOLDER) or environment.get("TMPDIR") or "/tmp"
 
 
 def _with_own(folders: tuple[str, ...]) -> Iterator[str]:

@@ -86,7 +86,7 @@ class JobTold(BaseModel):
     ended_at: str | None
     seconds: float = Field(description="Since its submission, or until its end.")
     exit_code: int | None = Field(
-        description="0 all done, 3 some images failed, 2 nothing was started, 5 another job was at the output, 1 it broke."
+        description="0 all done, 3 some images failed, 2 nothing was started, 5 another job works there, 1 it broke."
     )
     message: str
     output: str | None = Field(None, description="Where the results are, once the job has ended.")
