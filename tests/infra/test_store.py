@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra import store
-from infra.errors import NotInStore, StoreError, StoreUnavailable
+from infra.errors import LeaseHeld, NotInStore, StoreError, StoreUnavailable
+from infra.registry import lease
 
 
 @pytest.fixture(params=["local", "memory", "moto", "ceph"])
@@ -64,6 +66,20 @@ def test_the_first_writer_keeps_the_name(root):
     assert store.write_if_absent(uri, b"first")
     assert not store.write_if_absent(uri, b"second")
     assert store.read(uri) == b"first"
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_the_first_writer_keeps_the_name_where_no_links_can_be_made(tmp_path, monkeypatch, refusal):
+    """As on FAT, and on some network disks."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "link", refused)
+    test_the_first_writer_keeps_the_name(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    with lease(str(tmp_path), "a", "train"), pytest.raises(LeaseHeld), lease(str(tmp_path), "a", "train"):
+        pass
 
 
 RACER = """
