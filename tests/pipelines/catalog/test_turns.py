@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -17,7 +19,7 @@ from infra import settings, store
 from infra.cli import app
 from infra.errors import EXIT_BUSY, EditTransferError, LeaseHeld
 from infra.registry import lease, log
-from pipelines.catalog import job, manifest, turns
+from pipelines.catalog import asking, job, manifest, turns
 from pipelines.catalog.listing import list_catalog
 from tests.pipelines.catalog.shops import STAGED, stocked
 
@@ -143,6 +145,18 @@ def test_a_lease_is_no_input_no_result_and_no_part_of_a_manifest(photos, tmp_pat
         assert [found.relative_path for found in catalog] == ["0.png", "1.png", "2.png", "3.png"]
         assert catalog.passed.ignored == catalog.passed.left_out == 0
         assert manifest.parts(f"{out}/manifest") == []
+
+
+def test_a_submitted_job_waits_if_it_is_asked_to():
+    commands = typer.main.get_command(app).commands
+    place = {"source": "s3://shop/photos", "output": "s3://shop/out"}
+    for queue in (True, False):
+        words = shlex.split(asking.command_for(place | {"queue": queue}))
+        assert ("--wait" in words) is queue
+        assert commands["apply"].make_context("apply", words[4:]).params["queue"] is queue
+    options = ["--input", "a", "--output", "b", "--queue"]
+    asked = commands["submit"].make_context("submit", options).params
+    assert asked["queue"] is True and asked["wait"] is False
 
 
 COUNTER = """
