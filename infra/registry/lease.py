@@ -46,7 +46,7 @@ class Lease:
                 if not self._append(_terms(self.clock(), self.seconds, self._entry)):
                     self.lost.set()
             except StoreError:  # the store may come back before the term is over
-                if self.clock() >= _time(self._entry["until"]):
+                if self.clock() >= _time(self._entry["until"]) or time.monotonic() >= self._entry["uptime"]:
                     self.lost.set()
             return not self.lost.is_set()
 

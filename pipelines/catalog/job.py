@@ -206,6 +206,7 @@ def _worked(
             cluster.elsewhere(manifest.compact, prepared.manifest)
             prepared = replace(prepared, feed=_recorded(prepared.feed, options.fresh))
         job = job_of(prepared, options, settings, workers_for(options, tasks, resources), job_id, resources.gpus)
+        job = replace(job, after=manifest.latest(prepared.manifest))
         with Meter(None if tasks is None else len(tasks), console) as meter:
             for counts in graph.run(job, prepared.glance.inputs):
                 turns.check(held, prepared.output)
@@ -262,7 +263,6 @@ def job_of(
         batch_size=options.batch_size,
         gpus=1 / ceil(workers / gpus) if gpus else 0,
         tuned=options.tuned,
-        after=manifest.latest(prepared.manifest),
     )
 
 
