@@ -18,8 +18,7 @@ from typing import Any
 from infra.errors import UsageError
 from infra.settings import expanded
 
-FOLDER, TOKEN = "RAY_TMPDIR", "RAY_AUTH_TOKEN"
-TOKEN_SETTINGS = ("RAY_AUTH_MODE", TOKEN, "RAY_AUTH_TOKEN_PATH")
+FOLDER, MODE, TOKEN, TOKEN_PATH = "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # what an AF_UNIX address holds
 ROOM, LEAST_ROOM = 256 * 2**20, 16 * 2**20  # bytes: as it should be, and as it must be, or Ray hangs over its logs
@@ -38,7 +37,8 @@ def settled(environment: MutableMapping[str, str] = os.environ) -> dict[str, Any
     usual = environment.get(FOLDER) or environment.get("TMPDIR") or "/tmp"  # as Ray does
     if (folder := ray_folder(usual)) != usual:
         environment[FOLDER] = folder
-    if not any(environment.get(key) for key in TOKEN_SETTINGS) and not _keeps_tokens():
+    asks = environment.get(MODE, "token") == "token" and not (environment.get(TOKEN) or environment.get(TOKEN_PATH))
+    if asks and not _keeps_tokens():
         environment[TOKEN] = secrets.token_hex(32)
     return object_store(folder)
 

@@ -81,21 +81,22 @@ def test_a_session_of_ray_is_named_no_longer_than_expected(ray_cluster):
 
 
 def test_a_home_that_cannot_be_written_needs_no_token_there(unusable, short, monkeypatch):
-    for key in surroundings.TOKEN_SETTINGS:
-        monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("HOME", unusable)
-    first, second = {"TMPDIR": short}, {"TMPDIR": short}
+    first, second = {"TMPDIR": short}, {"TMPDIR": short, "RAY_AUTH_MODE": "token"}
     assert surroundings.settled(first) == surroundings.settled(second) == {}
     assert len(first["RAY_AUTH_TOKEN"]) == 64 and first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
     assert first["TMPDIR"] == short and "RAY_TMPDIR" not in first
 
 
-@pytest.mark.parametrize("key", surroundings.TOKEN_SETTINGS)
-def test_what_the_environment_says_of_tokens_stays(unusable, short, monkeypatch, key):
+@pytest.mark.parametrize(
+    "told",
+    [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "a"}, {"RAY_AUTH_TOKEN_PATH": "/a", "RAY_AUTH_MODE": "token"}],
+)
+def test_what_the_environment_says_of_tokens_stays(unusable, short, monkeypatch, told):
     monkeypatch.setenv("HOME", unusable)
-    environment = {"TMPDIR": short, key: "as set"}
+    environment = {"TMPDIR": short} | told
     surroundings.settled(environment)
-    assert environment == {"TMPDIR": short, key: "as set"}
+    assert environment == {"TMPDIR": short} | told
 
 
 def test_a_home_that_can_be_written_keeps_the_token(short, monkeypatch):
