@@ -189,10 +189,14 @@ def test_what_the_one_before_has_finished_is_not_done_again(ray_cluster, options
     first, second = run(options()), run(options(), prepared)
     assert (first.done, second.done, second.skipped) == (4, 0, 4)
     assert not leases(prepared.output)
-    staged = options(stage=True)
-    with somebody_at(prepared.output):
-        assert run(staged).done == 4  # in a folder of its own
-        assert CliRunner().invoke(app, command).exit_code == EXIT_BUSY
+
+
+def test_a_staged_job_has_a_folder_of_its_own(options, command):
+    staged = job.prepare(options(stage=True), settings.from_environment())
+    with somebody_at(staged.place), turns.turn(staged.output) as held:
+        assert held.holds() and leases(staged.place) and leases(staged.output)
+        told = CliRunner().invoke(app, [*command, "--stage"])  # the very same job once more
+        assert told.exit_code == EXIT_BUSY and staged.output in told.stderr
 
 
 def test_a_job_that_lost_its_turn_ends_before_it_tidies_up(ray_cluster, options, monkeypatch):
