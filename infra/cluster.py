@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra import store, threads
+from infra import store, surroundings, threads
 from infra.errors import EditTransferError, UsageError
 
 Answer = TypeVar("Answer")
@@ -104,6 +104,8 @@ def _start(cpus: float, address: str | None, dashboard: bool) -> str | None:
     embedded: dict[str, Any] = {"num_cpus": max(cores(), int(-(-cpus // 1))), "include_dashboard": dashboard}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     threads.wait_asleep()  # an embedded Ray's processes have our environment
+    if not address:
+        embedded |= surroundings.settled()
     if dashboard and not address:  # `python` is this one for its jobs, whether its environment is activated or not
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with _native_stderr_closed(), _own_answer_to_sigterm(), _free_agent_port():

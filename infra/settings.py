@@ -1,8 +1,11 @@
 """The only reader of the environment (AWS variables excepted: boto3 and pyarrow read those themselves)."""
 
 import os
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from infra.errors import SettingError
 
@@ -36,8 +39,21 @@ class Settings:
 
 
 def expanded(folder: str) -> str:
-    """The address with `~` at its start replaced and a local path made absolute: workers run elsewhere."""
-    return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111
+    """The address with `~` at its start replaced and a local path made absolute: workers run elsewhere.
+
+    Who has no home folder is taken to be at home in `/`, as containers have it.
+    """
+    if "://" in folder:
+        return folder
+    path = os.path.expanduser(folder)  # noqa: PTH111
+    return os.path.abspath(path[1:] if path.startswith("~/") else path)  # noqa: PTH100
+
+
+def key_of(path: str) -> str | None:
+    """The variable that names another place than the usual one, where a path is in such a one: it may not be usable."""
+    places = {"REGISTRY": REGISTRY, "SERVING": SERVING, "CACHE": CACHE}
+    found = (key for key, place in places.items() if f"{path}/".startswith(f"{expanded(place)}/"))
+    return next((f"{PREFIX}{key}" for key in found), None)
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -62,5 +78,9 @@ def _positive(environment: Mapping[str, str], key: str, default: int) -> int:
 
 def keep_compiled(cache: str) -> None:
     """Let torch keep the kernels that it compiles in this process with what else is kept on this machine, unless the
-    environment names another place: the next process then starts with them."""
-    os.environ.setdefault(COMPILED, os.path.join(cache, "compiled"))  # noqa: PTH118
+    environment names another place or this one cannot be written: the next process then starts with them."""
+    folder = Path(cache, "compiled")
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            os.environ.setdefault(COMPILED, str(folder))

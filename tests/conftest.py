@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests import quiet, rgw, s3  # noqa: F401 - the first is there for what it does
+from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 from tests.tiny import make_tiny_base
 
 

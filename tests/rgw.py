@@ -78,7 +78,7 @@ def _installed() -> None:
     if _missing() and os.geteuid() == 0 and shutil.which("apt-get"):
         said = _install()
     if missing := _missing():
-        reason = f"Ceph's S3 server needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)}, as root\n{said}"
+        reason = f"Ceph's S3 server needs {', '.join(missing)}: sudo apt-get install {' '.join(PACKAGES)}\n{said}"
         assert not os.environ.get("CI"), reason
         pytest.skip(reason.strip())
 

@@ -188,7 +188,7 @@ def _job(found: Any) -> Job:
         state=state,
         submitted_at=_told(found.start_time),
         ended_at=_told(found.end_time) if found.end_time else None,
-        seconds=round((until - found.start_time) / 1000, 1),
+        seconds=max(0.0, round((until - found.start_time) / 1000, 1)),  # the cluster may have another time
         exit_code=found.driver_exit_code,
         message=_reason(found.message or ""),
         command=found.entrypoint,

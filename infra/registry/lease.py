@@ -1,13 +1,15 @@
 """Leases: one holder at a time, who renews while it works. A log as well; its latest entry says who and until when.
 
-The clocks of those who compete may differ by less than a third of a lease.
+The clocks of machines that compete may differ by less than a third of a lease. On one machine no clock is asked that
+can be set: terms are told apart by the time since it was started.
 """
 
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -26,22 +28,32 @@ _PROCESS = secrets.token_hex(8)  # a number is given to another process when its
 class Lease:
     """A lease that is held. `lost` is set once somebody else has it, or it ran out and could not be renewed."""
 
-    def __init__(self, uri: str, number: int, entry: dict[str, Any], seconds: float, clock: Clock) -> None:
-        self.uri, self.seconds, self.clock = uri, seconds, clock
+    def __init__(
+        self, uri: str, number: int, entry: dict[str, Any], seconds: float, clock: Clock, traceless: bool = False
+    ) -> None:
+        self.uri, self.seconds, self.clock, self.traceless = uri, seconds, clock, traceless
         self.lost = threading.Event()
         self._number, self._entry = number, entry
+        self._writing = threading.Lock()
         self._released = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"lease {uri}", daemon=True)
         self._keeper.start()
 
     def renew(self) -> bool:
         """Hold it for another term; False, and `lost`, if it is not ours any more."""
-        try:
-            if not self._append({"until": _text(self.clock() + timedelta(seconds=self.seconds))}):
-                self.lost.set()
-        except StoreError:  # the store may come back before the term is over
-            if self.clock() >= _time(self._entry["until"]):
-                self.lost.set()
+        with self._writing:
+            try:
+                if not self._append(_terms(self.clock(), self.seconds, self._entry)):
+                    self.lost.set()
+            except StoreError:  # the store may come back before the term is over
+                if self.clock() >= _time(self._entry["until"]) or time.monotonic() >= self._entry["uptime"]:
+                    self.lost.set()
+            return not self.lost.is_set()
+
+    def holds(self) -> bool:
+        """Whether it is ours as far as is known; who was stopped past the end of the term asks before it answers."""
+        if time.monotonic() >= self._entry["uptime"]:
+            self.renew()
         return not self.lost.is_set()
 
     def release(self) -> None:
@@ -50,7 +62,10 @@ class Lease:
         self._keeper.join()
         if not self.lost.is_set():
             with suppress(StoreError):
-                self._append({"until": _text(self.clock()), "released": True})
+                if self.traceless:
+                    store.delete(log.entry_uri(self.uri, self._number))
+                else:
+                    self._append({"until": _text(self.clock()), "released": True})
 
     def _keep(self) -> None:
         while not self._released.wait(self.seconds / 3) and self.renew():
@@ -66,14 +81,27 @@ class Lease:
 
 
 @contextmanager
-def lease(registry: str, name: str, purpose: str, seconds: float = 60, clock: Clock = document.now) -> Iterator[Lease]:
+def lease(
+    registry: str,
+    name: str,
+    purpose: str,
+    seconds: float = 60,
+    clock: Clock = document.now,
+    what: str | None = None,
+    traceless: bool = False,
+) -> Iterator[Lease]:
     """Be the only one at some work on an adapter, renewed in the background while the block lasts.
 
     A holder that ended without letting go is followed at once on its machine, elsewhere when its term is over.
+
+    what       what others are told to be held; the name and the purpose if left out
+    traceless  whether nothing stays behind once it is let go
+
     Raises LeaseHeld if another holds it, and StoreError.
     """
     uri = layout.lease_uri(registry, name, purpose)
-    held = _acquired(uri, f"{name}: {purpose}", seconds, clock)
+    number, entry = _acquired(uri, what or f"{name}: {purpose}", seconds, clock)
+    held = Lease(uri, number, entry, seconds, clock, traceless)
     try:
         yield held
     finally:
@@ -82,7 +110,13 @@ def lease(registry: str, name: str, purpose: str, seconds: float = 60, clock: Cl
 
 def _is_over(entry: dict[str, Any], now: datetime) -> bool:
     """Whether nobody holds what this entry, the latest of its log, gave away. Raises AdapterDamaged."""
-    return bool(entry.get("released")) or ended(entry) <= now or _is_dead(entry)
+    until = ended(entry)
+    if entry.get("released"):
+        return True
+    if entry.get("machine") != _machine() or "uptime" not in entry:
+        return until <= now or _is_dead(entry)
+    left = entry["uptime"] - time.monotonic()  # more than a term: the machine was started anew
+    return not 0 < left <= entry["seconds"] or _is_dead(entry)
 
 
 def ended(entry: dict[str, Any]) -> datetime:
@@ -90,23 +124,28 @@ def ended(entry: dict[str, Any]) -> datetime:
     return _time(entry.get("until"))
 
 
-def _acquired(uri: str, what: str, seconds: float, clock: Clock) -> Lease:
+def _acquired(uri: str, what: str, seconds: float, clock: Clock) -> tuple[int, dict[str, Any]]:
     while True:
+        seen = log.numbers(uri)
         latest = log.latest(uri)
         if latest and not _is_over(latest[1], clock()):
             raise LeaseHeld(_held(what, latest[1]))
         number, entry = (latest[0] if latest else 0) + 1, _entry(clock(), seconds)
-        if _appended(uri, number, entry):
+        if _appended(uri, number, entry, {number, *seen}):
             if latest:
                 store.delete(log.entry_uri(uri, latest[0]))
-            return Lease(uri, number, entry, seconds, clock)
+            return number, entry
 
 
-def _appended(uri: str, number: int, entry: dict[str, Any]) -> bool:
-    """Whether the entry rules. A number may be free because it was superseded and removed: that wins nothing."""
+def _appended(uri: str, number: int, entry: dict[str, Any], known: Container[int] | None = None) -> bool:
+    """Whether the entry rules. A number may be free because it was superseded and removed: that wins nothing.
+
+    Nor does it beside an unknown number, where one who left no trace was followed by somebody who counts anew.
+    """
     if not log.append(uri, number, entry):
         return False
-    if log.numbers(uri)[-1] == number:
+    there = log.numbers(uri)
+    if there[-1] == number and (known is None or all(each in known for each in there)):
         return True
     store.delete(log.entry_uri(uri, number))
     return False
@@ -119,8 +158,17 @@ def _entry(now: datetime, seconds: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "process": _PROCESS,
         "since": _text(now),
-        "until": _text(now + timedelta(seconds=seconds)),
+        **_terms(now, seconds),
     }
+
+
+def _terms(now: datetime, seconds: float, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Until when, in UTC and since the machine was started: never less than a term after `before`, wherever its clock
+    was set meanwhile."""
+    uptime, until = time.monotonic() + seconds, now + timedelta(seconds=seconds)
+    if before:
+        until = max(until, _time(before["until"]) + timedelta(seconds=uptime - before["uptime"]))
+    return {"until": _text(until), "uptime": uptime, "seconds": seconds}
 
 
 def _is_dead(entry: dict[str, Any]) -> bool:
@@ -162,4 +210,6 @@ def _time(text: Any) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
-        raise AdapterDamaged(f"A lease says {text!r} where a time was written; remove it from the registry.") from None
+        raise AdapterDamaged(
+            f"A lease says {text!r} where a time was written; delete that file below leases/."
+        ) from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote
 
 from infra.errors import NotInStore, StoreError, StoreUnavailable
+from infra.settings import key_of
 from infra.store.protocol import Stored
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ DISK_TROUBLE = {  # of the disk or this process, whatever the file
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO),
     *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # FAT, some network disks
 
 
 def local_path(uri: str) -> Path:
@@ -45,7 +48,9 @@ def _local_errors(path: Path) -> Iterator[None]:
 
 def _refusal(path: Path | str, error: OSError | ValueError) -> StoreError:
     kind = StoreUnavailable if getattr(error, "errno", None) in DISK_TROUBLE else StoreError
-    return kind(f"{path}: {_reason(error)}.")
+    key = key_of(str(path))
+    hint = f" Set {key} to a place that can be used." if key else ""
+    return kind(f"{path}: {_reason(error)}.{hint}")
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -90,7 +95,22 @@ class LocalStore:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return self._created(path, data)
             return True
+
+    def _created(self, path: Path, data: bytes) -> bool:
+        """`write_if_absent` without links: for a moment readers may see less than the whole."""
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return False
+        return True
 
     @contextmanager
     def _written(self, path: Path, data: BinaryIO) -> Iterator[Path]:

@@ -191,6 +191,12 @@ def apply(
             rich_help_panel=RUN,
         ),
     ] = False,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait while another job works in the output folder, instead of ending.", rich_help_panel=RUN
+        ),
+    ] = False,
     price_per_hour: Annotated[
         float | None,
         typer.Option(
@@ -211,7 +217,8 @@ def apply(
     """Edit a catalog the way a before/after pair shows, or a trained adapter.
 
     Run the same command again after a stop or with new images: finished work is not repeated.
-    Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 1 the job broke, 130 stopped.
+    Exit codes: 0 all done, 3 some images failed, 2 nothing was started, 5 another job works in the output folder,
+    1 the job broke, 130 stopped.
     """
     from rich.console import Console
 
@@ -245,6 +252,7 @@ def apply(
         fresh=fresh,
         retry_failed=retry_failed,
         stage=stage,
+        wait=queue,
         price_per_hour=price_per_hour,
         tuned=tuning.options(**tuned),
     )

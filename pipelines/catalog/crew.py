@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.errors import EditTransferError, StoreError
-from infra.registry import Lease, lease
+from infra.registry import Lease
+from pipelines.catalog import turns
 from pipelines.catalog.publication import StagedJob
+from pipelines.catalog.turns import AGAIN
 
 THREADS = 32  # as many as the store keeps connections
 SECONDS_BETWEEN_LINES = 10
-AGAIN = "Nothing is lost: run the same command again to go on."
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -43,14 +44,13 @@ class Crew:
 
     def check(self) -> None:
         """Raises EditTransferError if somebody else may be at this work by now."""
-        if self.held.lost.is_set():
-            raise EditTransferError(f"{self.job.place}: the lease on this work was lost. {AGAIN}")
+        turns.check(self.held, self.job.place)
 
 
 @contextmanager
 def working(job: StagedJob, console: Console) -> Iterator[Crew]:
     """A crew that is alone at its output folder. What the store does to it is an EditTransferError: the work breaks."""
-    with lease(job.place, "jobs", "publish") as held, ThreadPoolExecutor(THREADS) as pool:
+    with turns.turn(job.place) as held, ThreadPoolExecutor(THREADS) as pool:
         try:
             yield Crew(job, held, pool, console)
         except StoreError as error:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +54,7 @@ class Job:
     batch_size   images that go through the model together at most, None for as many as fit
     gpus         for each edit actor
     tuned        how they run the base
+    after        when the latest row was finished that was there before
     """
 
     job_id: str
@@ -66,6 +68,7 @@ class Job:
     batch_size: int | None = None
     gpus: float = 0
     tuned: Tuning = PLAIN
+    after: datetime | None = None
 
     def bench(self) -> Bench:
         """What every edit actor starts with."""
@@ -91,7 +94,7 @@ class Steps:
     read: Callable[[Sequence[Task], int], list[Item]] = stages.read
     bench: Callable[[Job], Any] = Job.bench
     edit: Callable[[Sequence[Item], Any], list[Item]] = stages.edit
-    write: Callable[[Sequence[Item], str, str], list[dict[str, Any]]] = stages.write
+    write: Callable[[Sequence[Item], str, str, datetime | None], list[dict[str, Any]]] = stages.write
 
 
 def run(job: Job, sample: Sequence[Input] = (), steps: Steps | None = None) -> Iterator[Counts]:
@@ -236,14 +239,17 @@ class _Edit:
 
 
 def _write(table: pa.Table, job: Job, guard: Guard, steps: Steps) -> pa.Table:
+    def stored(items: Sequence[Item]) -> list[dict[str, Any]]:
+        return steps.write(items, job.output, job.job_id, job.after)
+
     def write(batch: Edited) -> Counts:
         items = batch.items
         began = time.perf_counter()
         rows = guard.done(
             [item.input.uri for item in items],
-            together=lambda: steps.write(items, job.output, job.job_id),
-            alone=lambda index: steps.write([items[index]], job.output, job.job_id),
-            deadly=lambda index: steps.write([items[index].crashed("encode")], job.output, job.job_id)[0],
+            together=lambda: stored(items),
+            alone=lambda index: stored([items[index]]),
+            deadly=lambda index: stored([items[index].crashed("encode")])[0],
         )
         metrics.count_seconds(WRITE, time.perf_counter() - began)
         return _counted(items, rows, batch)

@@ -13,10 +13,11 @@ from infra import cluster, store
 from infra.deploy.environment import base_place
 from infra.errors import OutputError, StoreError, UsageError
 from infra.jobs import new_job_id
+from infra.registry import Lease
 from infra.settings import Settings, expanded
 from pipelines import adapters
 from pipelines.adapters import Worn
-from pipelines.catalog import graph, manifest, parts, report, variants
+from pipelines.catalog import graph, manifest, parts, report, turns, variants
 from pipelines.catalog.bench import USUAL_BATCH
 from pipelines.catalog.counts import Counts
 from pipelines.catalog.feed import Feed, planned
@@ -165,10 +166,21 @@ def _recipe(
 def run(prepared: Prepared, options: Options, settings: Settings, console: Console) -> Summary:
     """Do what is left, compact the manifest and write the report.
 
-    Raises OutputError if nothing can be written, EditTransferError if the job breaks; either way the same job
-    can be run again and goes on where this one stopped.
+    Raises OutputError if nothing can be written, LeaseHeld if another job works at the output and this one is not to
+    wait, EditTransferError if it breaks; each time the same job can be run again and goes on where this one stopped.
     """
     _claim(prepared.output)
+    with turns.turn(prepared.output, turns.Waiting(console) if options.wait else None) as held:
+        return _alone(_up_to_date(prepared, options.fresh), options, settings, held, console)
+
+
+def _up_to_date(prepared: Prepared, fresh: bool) -> Prepared:
+    """The same job with what others have finished there since it was prepared."""
+    feed = _recorded(prepared.feed, fresh)
+    return prepared if feed.recorded == prepared.feed.recorded else replace(prepared, feed=feed, glance=_glance(feed))
+
+
+def _alone(prepared: Prepared, options: Options, settings: Settings, held: Lease, console: Console) -> Summary:
     if options.fresh:
         manifest.drop_damaged(prepared.manifest)
     job_id = cluster.submission_id() or new_job_id()
@@ -182,19 +194,25 @@ def run(prepared: Prepared, options: Options, settings: Settings, console: Conso
         with Meter(0, console) as meter:
             meter.add(Counts.of_settled(prepared.glance.settled) + Counts(passed=prepared.glance.passed))
         return finish(prepared, options, job_id, 0, meter.counts, meter.seconds)
-    return _worked(prepared, options, settings, job_id, console)
+    return _worked(prepared, options, settings, job_id, held, console)
 
 
-def _worked(prepared: Prepared, options: Options, settings: Settings, job_id: str, console: Console) -> Summary:
+def _worked(
+    prepared: Prepared, options: Options, settings: Settings, job_id: str, held: Lease, console: Console
+) -> Summary:
     tasks = prepared.glance.tasks
     with cluster.speaking_aside(), connected(options, settings, tasks) as resources:
         if len(manifest.loose(prepared.feed.recorded)) > manifest.MANY_LOOSE:
             cluster.elsewhere(manifest.compact, prepared.manifest)
             prepared = replace(prepared, feed=_recorded(prepared.feed, options.fresh))
         job = job_of(prepared, options, settings, workers_for(options, tasks, resources), job_id, resources.gpus)
+        job = replace(job, after=manifest.latest(prepared.manifest))
         with Meter(None if tasks is None else len(tasks), console) as meter:
             for counts in graph.run(job, prepared.glance.inputs):
+                turns.check(held, prepared.output)
                 meter.add(counts)
+        held.renew()
+        turns.check(held, prepared.output)
         return cluster.elsewhere(finish, prepared, options, job_id, job.workers, meter.counts, meter.seconds)
 
 

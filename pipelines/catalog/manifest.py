@@ -11,6 +11,7 @@ import io
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -102,6 +103,27 @@ def opened(folder: str, among: Sequence[str]) -> Iterator[database.Database]:
             raise StoreError(f"{folder}: the temporary folder has no room for the manifest ({error}).") from None
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(DAMAGED.format(folder=folder, reason=str(error).splitlines()[0])) from None
+
+
+def latest(folder: str) -> datetime | None:
+    """When the latest row was finished, whether it counts or not; None if there is none."""
+    there = parts(folder)
+    if not there:
+        return None
+    with opened(folder, there) as connection:
+        return latest_of(connection)
+
+
+def latest_of(connection: database.Database) -> datetime | None:
+    """The same of an opened manifest."""
+    (row,) = connection.sql("SELECT epoch_us(max(finished_at)) AS latest FROM recorded").to_arrow_table().to_pylist()
+    return None if row["latest"] is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row["latest"])
+
+
+def stamp(after: datetime | None) -> datetime:
+    """When a row is finished that is written now: later than `after`, the latest one, whatever the clocks say."""
+    now = datetime.now(UTC)
+    return max(now, after + timedelta(microseconds=1)) if after else now
 
 
 def compact(folder: str) -> None:

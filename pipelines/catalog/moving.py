@@ -16,14 +16,14 @@ Staged results are copied, not moved: so a result that was overwritten, or a cop
 from where it was made, and a job can be published again after it was reverted. They take their room until the folder
 of the job is deleted; without it there is no reverting.
 
-One process at a time publishes to an output folder or reverts there; a lease below `jobs/` sees to that. It keeps no
-`apply` from writing there meanwhile. What is told apart is what manifests say: a file that was put into the output
-folder by hand over a published result is taken for that result.
+One process at a time publishes to an output folder, reverts or edits there; a lease below `jobs/` sees to that. What is
+told apart is what manifests say: a file that was put into the output folder by hand over a published result is taken
+for that result.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 
 from rich.console import Console
@@ -33,7 +33,7 @@ from infra.errors import NotInStore, UsageError
 from pipelines.catalog import manifest
 from pipelines.catalog import publication as memory
 from pipelines.catalog.crew import Bar, Crew, working
-from pipelines.catalog.publication import Compared, Publication, Row, StagedJob, State
+from pipelines.catalog.publication import Publication, Row, StagedJob, State
 
 
 @dataclass
@@ -155,7 +155,7 @@ def _publish(crew: Crew, publication: Publication, told: Published) -> None:
             numbers = [each.number for each in states if each.state == memory.BEFORE]
             if numbers:
                 crew.check()
-                _publish_chunk(crew, publication, chunk, numbers, _stamp(compared), told)
+                _publish_chunk(crew, publication, chunk, numbers, manifest.stamp(compared.latest), told)
                 bar.add(len(numbers))
     if told.missing == missing:
         publication.mark(memory.PUBLISHED)
@@ -205,7 +205,7 @@ def _revert(crew: Crew, publication: Publication, told: Reverted) -> None:
         with Bar("Reverting", expected, crew.console) as bar:
             for chunk, states in compared.chunks():
                 crew.check()
-                _revert_chunk(crew, publication, chunk, states, _stamp(compared), told)
+                _revert_chunk(crew, publication, chunk, states, manifest.stamp(compared.latest), told)
                 bar.add(sum(each.state != memory.LATER for each in states))
     told.left_alone += later
     if not later and told.missing == missing:
@@ -257,9 +257,3 @@ def _former_rows(entry: Row, state: State) -> Iterator[Row]:
     yield entry["former"] or {"uri": uri, "status": None}
     if owner and owner["uri"] != uri and state.widowed:
         yield owner
-
-
-def _stamp(compared: Compared) -> datetime:
-    """When rows are finished that are appended now: later than any that is there, whatever the clocks say."""
-    latest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=compared.latest + 1)
-    return max(datetime.now(UTC), latest)

@@ -28,5 +28,6 @@ class Options:
     fresh: bool = False
     retry_failed: bool = False
     stage: bool = False
+    wait: bool = False
     price_per_hour: float | None = None
     tuned: Tuning = PLAIN

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -227,10 +228,10 @@ class State:
 
 @dataclass(frozen=True)
 class Compared:
-    """A publication beside the manifest; `latest` is when its latest row was finished, microseconds since 1970."""
+    """A publication beside the manifest; `latest` is when its latest row was finished."""
 
     connection: Database
-    latest: int
+    latest: datetime | None
 
     def count(self, state: str) -> int:
         return _numbers(self.connection, f"SELECT count(*) FROM states WHERE state = '{state}'")[0]
@@ -260,8 +261,7 @@ def compared(publication: Publication) -> Iterator[Compared]:
             LEFT JOIN there AS holder ON holder.result_uri = plans.ours.result_uri
             LEFT JOIN there AS widow ON widow.uri = plans.owner.uri""")
         connection.execute("DROP TABLE there")
-        latest = _numbers(connection, "SELECT coalesce(epoch_us(max(finished_at)), 0) FROM recorded")
-        yield Compared(connection, *latest)
+        yield Compared(connection, manifest.latest_of(connection))
 
 
 def unfinished(job: StagedJob) -> int | None:

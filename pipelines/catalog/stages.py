@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -155,22 +155,22 @@ def _image_error(error: Exception) -> ImageError:
     return ImageError(f"The edit failed: {reason[:200]}", code)
 
 
-def write(items: Sequence[Item], output: str, job_id: str) -> list[dict[str, Any]]:
-    """Encode and store some results, and append their rows to the manifest. Returns the rows.
+def write(items: Sequence[Item], output: str, job_id: str, after: datetime | None = None) -> list[dict[str, Any]]:
+    """Encode and store some results, and append their rows to the manifest, finished `after` all that are there.
 
-    Raises StoreUnavailable.
+    Returns the rows. Raises StoreUnavailable.
     """
     with ThreadPoolExecutor(REQUESTS) as pool:
-        rows = list(pool.map(partial(_write, output=output, job_id=job_id), items))
+        rows = list(pool.map(partial(_write, output=output, job_id=job_id, after=after), items))
     changed = [row for row, item in zip(rows, items, strict=True) if row is not item.recorded]
     if changed:
         manifest.append(store.join(output, "manifest"), changed)
     return rows
 
 
-def _write(item: Item, output: str, job_id: str) -> dict[str, Any]:
+def _write(item: Item, output: str, job_id: str, after: datetime | None) -> dict[str, Any]:
     """One result; returns its manifest row, for a failed item one that says why."""
-    finished = {"finished_at": datetime.now(UTC)}
+    finished = {"finished_at": manifest.stamp(after)}
     if item.recorded:
         same = item.recorded["input_etag"] == item.input.etag
         return item.recorded if same else item.recorded | {"input_etag": item.input.etag} | finished

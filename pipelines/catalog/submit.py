@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("submit", cls=PairCommand, rich_help_panel="Jobs on a cluster")(submit)
 
 
-@with_options_of(apply)
+@with_options_of(apply, without=("queue",))
 def submit(
     address: Address = None,
     wait: Annotated[
@@ -38,6 +38,14 @@ def submit(
             "--follow",
             help="Show what the job writes until it ends, and end with its exit code.",
             rich_help_panel=CLUSTER,
+        ),
+    ] = False,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="Let the job wait while another one works in the output folder: its `apply --wait`.",
+            rich_help_panel="The run",
         ),
     ] = False,
     with_dependencies: Annotated[
@@ -62,7 +70,7 @@ def submit(
     if asked["plan"]:
         raise UsageError("--plan is no job. Run `edit-transfer apply --plan` where the GPU is, or with --memory.")
     jobs, job_id = cluster_at(address), new_job_id()
-    seen = asking.seen_from_nodes(asked | {"yes": True}, job_id)
+    seen = asking.seen_from_nodes(asked | {"queue": queue, "yes": True}, job_id)
     if local := asking.local_places(seen):
         _aside(f"All nodes of the cluster must see {', '.join(local)}")
     with asking.environment_for(with_dependencies) as wanted:

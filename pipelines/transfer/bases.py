@@ -111,7 +111,7 @@ def _fetch(hub_id: str, weights: bool) -> Path:
     except Exception as error:  # the Hub client raises many kinds: offline, unknown, gated
         raise BaseNotFound(
             f"The base {hub_id} is neither a folder here nor could it be fetched from the Hub"
-            f" ({type(error).__name__}). Check the name, your network and your access."
+            f" ({type(error).__name__}). Check the name, your network and your access, and that HF_HOME can be written."
         ) from error
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from infra import registry
 from infra.errors import (
+    EXIT_BUSY,
     EXIT_SOME_FAILED,
     Conflict,
     EditTransferError,
@@ -36,6 +37,10 @@ from serving.jobs.messages import Counts, JobRequest, JobTold
 OWNER, BODY, OUTPUT, WEBHOOK = (f"edit-transfer-{what}" for what in ("owner", "body", "output", "webhook"))
 OUTCOMES_KEPT = 1000
 MESSAGE_LETTERS = 1000
+MESSAGES: dict[int | None, str] = {
+    EXIT_SOME_FAILED: "Some images failed; the manifest names them.",
+    EXIT_BUSY: "Another job works at this output: send the request again when that has ended, or with `wait`.",
+}
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +114,14 @@ class Desk:
         """The parameters of `apply`. Raises RequestError for what may not be asked for."""
         pairs = [each for pair in body.pairs for each in (("before", pair.before), ("after", pair.after))]
         refs = [body.adapter] if isinstance(body.adapter, str) else body.adapter or []
-        asked = body.model_dump(exclude={"input", "output", "adapter", "pairs", "webhook"}) | {
+        asked = body.model_dump(exclude={"input", "output", "adapter", "pairs", "wait", "webhook"}) | {
             "source": self._source(caller, body.input),
             "output": self._places.checked(body.output, "output", caller),
             "pair": [self._places.checked(uri, f"pairs.{which}", caller) for which, uri in pairs] or None,
             "adapter": refs or None,
             "prompt": body.prompt and self._places.checked(body.prompt, "prompt", caller),
             "registry": self.config.registry,
+            "queue": body.wait,
             "yes": True,
             "as_json": True,
         }
@@ -212,7 +218,7 @@ def _summary(written: str, job_id: str) -> dict[str, Any] | None:
 
 
 def _told(job: Job, outcome: dict[str, Any] | None) -> JobTold:
-    some_failed = job.ended and job.exit_code == EXIT_SOME_FAILED
+    told_so = MESSAGES.get(job.exit_code) if job.ended else None
     return JobTold(
         id=job.job_id,
         state=job.state,  # type: ignore[arg-type]
@@ -220,7 +226,7 @@ def _told(job: Job, outcome: dict[str, Any] | None) -> JobTold:
         ended_at=job.ended_at,
         seconds=job.seconds,
         exit_code=job.exit_code,
-        message="Some images failed; the manifest names them." if some_failed else job.message[:MESSAGE_LETTERS],
+        message=told_so or job.message[:MESSAGE_LETTERS],
         output=job.metadata.get(OUTPUT) if job.ended else None,
         report=outcome.get("report") if outcome else None,
         manifest=outcome.get("manifest") if outcome else None,

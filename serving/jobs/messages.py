@@ -55,6 +55,7 @@ class JobRequest(BaseModel):
     retry_failed: bool = Field(False, description="Try images again that failed before.")
     fresh: bool = Field(False, description="Edit everything again, finished or not.")
     stage: bool = Field(False, description="Leave the results in a folder of their own until they are published.")
+    wait: bool = Field(False, description="Wait while another job works at the output, instead of ending.")
     workers: int | None = Field(None, ge=1, le=1024, description="Processes that edit. Default: GPUs, or cores.")
     webhook: str | None = Field(
         None, min_length=1, max_length=2048, description="URL that is told when the job has ended."
@@ -62,7 +63,7 @@ class JobRequest(BaseModel):
 
     def digest(self) -> str:
         """The same for the same request, however it was spelled."""
-        later = {name for name in ("restore", "prompt") if not getattr(self, name)}
+        later = {name for name in ("restore", "prompt", "wait") if not getattr(self, name)}
         asked = self.model_dump(exclude=later)  # as before there were such things
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -84,7 +85,9 @@ class JobTold(BaseModel):
     submitted_at: str
     ended_at: str | None
     seconds: float = Field(description="Since its submission, or until its end.")
-    exit_code: int | None = Field(description="0 all done, 3 some images failed, 2 nothing was started, 1 it broke.")
+    exit_code: int | None = Field(
+        description="0 all done, 3 some images failed, 2 nothing was started, 5 another job works there, 1 it broke."
+    )
     message: str
     output: str | None = Field(None, description="Where the results are, once the job has ended.")
     report: str | None = Field(None, description="Address of the report, if there is one.")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def edit(items: Sequence[Item], bench: None) -> list[Item]:
     return list(items)
 
 
-def write(items: Sequence[Item], output: str, job_id: str) -> list[dict[str, Any]]:
+def write(items: Sequence[Item], output: str, job_id: str, after: datetime | None) -> list[dict[str, Any]]:
     return [{"status": DONE} for _ in items]
 
 

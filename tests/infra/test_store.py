@@ -1,4 +1,6 @@
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from infra import store
-from infra.errors import NotInStore, StoreError, StoreUnavailable
+from infra.errors import LeaseHeld, NotInStore, StoreError, StoreUnavailable
+from infra.registry import lease
 
 
 @pytest.fixture(params=["local", "memory", "moto", "ceph"])
@@ -64,6 +67,20 @@ def test_the_first_writer_keeps_the_name(root):
     assert store.write_if_absent(uri, b"first")
     assert not store.write_if_absent(uri, b"second")
     assert store.read(uri) == b"first"
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_the_first_writer_keeps_the_name_where_no_links_can_be_made(tmp_path, monkeypatch, refusal):
+    """As on FAT, and on some network disks."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "link", refused)
+    test_the_first_writer_keeps_the_name(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    with lease(str(tmp_path), "a", "train"), pytest.raises(LeaseHeld), lease(str(tmp_path), "a", "train"):
+        pass
 
 
 RACER = """
@@ -170,14 +187,16 @@ except store.StoreError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
 @pytest.mark.parametrize(("options", "told"), [("size=4k", "no space left on device"), ("ro", "read-only file system")])
 def test_a_full_or_read_only_disk_is_unavailable_and_not_one_bad_name(tmp_path, options, told):
+    if not shutil.which("unshare"):
+        pytest.skip("Mounting a disk takes unshare: run the tests on Linux, with util-linux")
     mounted = f'mount -t tmpfs -o {options} tmpfs "$1" && exec "$2" -c "$3" "$1/object"'
-    command = ["unshare", "-m", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, DISK_FULL]
+    alone = "-m" if os.geteuid() == 0 else "-rm"
+    command = ["unshare", alone, "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, DISK_FULL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "permitted" in done.stderr or "denied" in done.stderr:
-        pytest.skip("mounting is not allowed here")
+        pytest.skip("Mounting a disk is not allowed: run the tests as root, or allow user namespaces")
     assert done.stdout.strip() == f"StoreUnavailable {tmp_path}/object: {told}.", done.stderr
 
 

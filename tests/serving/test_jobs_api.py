@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from infra.cli import app as command_line
 from infra.registry import publish
 from serving.jobs import JobsConfig
+from serving.jobs.messages import JobRequest
 from tests.serving.jobs import BODY, PAIR, Cluster, app_for, refused
 
 
@@ -32,6 +33,15 @@ def test_a_job_is_what_apply_would_be_asked_for(client, cluster, config):
     assert (told["source"], told["output"], told["registry"]) == ("s3://shop/photos", "s3://shop/out", config.registry)
     assert told["pair"] == [PAIR["before"], PAIR["after"], pair["before"], pair["after"]]
     assert told["yes"] and told["as_json"] and not told["dry_run"]
+
+
+def test_a_job_waits_for_another_at_its_output_if_it_is_asked_to(client, cluster):
+    """A request that does not say so is the request that it was before there was such a thing."""
+    for more, waits in (({}, False), ({"wait": False}, False), ({"wait": True}, True)):
+        assert asked(cluster, client.post("/v1/jobs", json=BODY | more).json()["id"])["queue"] is waits
+    plain, patient = (JobRequest.model_validate(BODY | more) for more in ({"wait": False}, {"wait": True}))
+    assert plain.digest() == JobRequest.model_validate(BODY).digest() != patient.digest()
+    assert plain.digest() == "baef231dc049cd2d859dc5af4dff40c9da03c4e7ad63bb8dfdfb3914f2875101"
 
 
 def test_a_job_brings_no_keys(client, cluster, monkeypatch):

@@ -20,6 +20,13 @@ def test_a_job_is_told_of_until_its_results_are_there(client, cluster):
     assert set(told) == {*job}
 
 
+def test_a_job_that_met_another_at_its_output_says_what_to_do_and_not_who_that_was(client, cluster):
+    job = client.post("/v1/jobs", json=BODY).json()
+    cluster.end(job["id"], "failed", 5)
+    told = client.get(f"/v1/jobs/{job['id']}").json()
+    assert told["exit_code"] == 5 and "`wait`" in told["message"] and "An end." not in told["message"]
+
+
 def test_what_a_log_says_of_another_job_is_not_believed(client, cluster):
     job = client.post("/v1/jobs", json=BODY).json()
     cluster.end(job["id"], total=1, report="s3://elsewhere/report.html", job_id="another")

@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from infra.errors import EXIT_BUSY, AdapterDamaged, LeaseHeld
 from infra.registry import lease, log
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
+SIXTY_SECONDS = timedelta(seconds=60)
 
 
 class Clock:
@@ -95,6 +98,82 @@ def test_a_number_that_was_removed_as_superseded_wins_nothing(local, clock):
         assert log.numbers(uri) == [3]
         assert log.append(uri, 2, {"until": "stray"})
         assert held.renew() and log.numbers(uri)[-1] == 4
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_on_one_machine_it_is_nobodys_earlier_or_later_because_a_clock_was_set(registry, clock, hours):
+    with lease(registry, "a", "train", 60, clock) as held:
+        clock.forward(hours * 3600)
+        with pytest.raises(LeaseHeld), lease(registry, "a", "train", 60, clock):
+            pass
+        assert held.renew() and held.holds()
+        rewritten(registry, "train", process="one that is dead")
+        with lease(registry, "a", "train", 60, clock):
+            assert not held.renew() and not held.holds()
+
+
+def test_a_clock_that_is_set_back_does_not_shorten_it_for_other_machines(registry, clock):
+    with lease(registry, "a", "train", 60, clock) as held:
+        clock.forward(-3600)
+        assert held.renew()
+        assert datetime.fromisoformat(log.latest(f"{registry}/a/leases/train")[1]["until"]) >= START + SIXTY_SECONDS
+
+
+@pytest.mark.parametrize("left", [-1, 10**6])
+def test_a_holder_that_was_stopped_past_its_term_or_is_from_before_a_start_of_the_machine_is_followed(local, left):
+    """A process of that number lives, as far as anybody can see."""
+    with lease(local, "a", "train", 60) as held:
+        rewritten(local, "train", uptime=time.monotonic() + left)
+        with lease(local, "a", "train", 60):
+            pass
+        assert not held.renew() and held.lost.is_set()
+
+
+def test_who_was_stopped_past_the_term_asks_whether_it_is_still_its_own(local):
+    with lease(local, "a", "train", 0.2) as held:
+        held._released.set()  # nobody renews it in the background, as while a process is stopped
+        held._keeper.join()
+        while time.monotonic() <= held._entry["uptime"]:
+            assert not held.lost.wait(0.02)
+        with lease(local, "a", "train", 60):
+            assert not held.holds()
+
+
+def test_one_of_an_older_version_says_until_when_by_the_clock_alone(local, clock):
+    times = {"since": START.isoformat(), "until": (START + SIXTY_SECONDS).isoformat()}
+    log.append(f"{local}/a/leases/train", 1, times | {"machine": "elsewhere"})
+    with pytest.raises(LeaseHeld), lease(local, "a", "train", 60, clock):
+        pass
+    clock.forward(60)
+    with lease(local, "a", "train", 60, clock):
+        pass
+
+
+def test_one_that_leaves_no_trace_is_given_to_the_next(registry):
+    for _ in range(3):
+        with lease(registry, "a", "train", traceless=True):
+            assert log.numbers(f"{registry}/a/leases/train") == [1]
+            with pytest.raises(LeaseHeld, match=r"^this is held by"), lease(registry, "a", "train", what="this"):
+                pass
+        assert not list(store.list_objects(registry))
+
+
+def test_a_slow_competitor_wins_nothing_beside_one_who_counts_anew(local, monkeypatch):
+    """It saw entry 5 run out; that was followed, and all trace of it removed, and entry 1 is another's."""
+    uri, append = f"{local}/a/leases/train", log.append
+    log.append(uri, 5, {"until": "2020-01-01T00:00:00+00:00", "machine": "elsewhere"})
+
+    def slowly(*arguments: object) -> bool:
+        monkeypatch.setattr(log, "append", append)
+        store.delete(log.entry_uri(uri, 5))
+        others.enter_context(lease(local, "a", "train"))
+        return append(*arguments)
+
+    with ExitStack() as others:
+        monkeypatch.setattr(log, "append", slowly)
+        with pytest.raises(LeaseHeld), lease(local, "a", "train"):
+            pass
+        assert log.numbers(uri) == [1]
 
 
 HOLDER = """
