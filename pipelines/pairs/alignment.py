@@ -25,6 +25,7 @@ TEXTURED = 0.1  # of the blocks must show something
 AGREES, AGREEING = 0.2, 0.6  # weight of a block that agrees on the motion; so many of those must
 MOVED, STAYED = 0.25, 0.12  # of those must have moved by it clearly; of these may clearly have stayed instead
 RIM_SIDE, RIM_MOVED = 0.12, 1.6  # of the patches of three sides each must have moved; of one side's, in all
+TOLD, TOLD_ZOOM, TOLD_TURN = 0.15, 0.01, 0.5  # what is worth a word: pixels, of the zoom, degrees, each by the first
 RIM_STAYED = 0.25  # of the patches that moved may have stayed instead
 
 
@@ -51,6 +52,22 @@ class Alignment:
         """Whether it is worth mending."""
         return self.apart >= LEAST
 
+    def __str__(self) -> str:
+        """`shifted by 8.0 px to the right and zoomed in by 7.0 %`."""
+        x, y, zoom = self.shift_x, self.shift_y, self.zoom - 1
+        told = [
+            (abs(x), f"shifted by {abs(x):.1f} px to the {'right' if x > 0 else 'left'}"),
+            (abs(y), f"shifted by {abs(y):.1f} px {'down' if y > 0 else 'up'}"),
+            (abs(zoom) / TOLD_ZOOM, f"zoomed {'in' if zoom > 0 else 'out'} by {abs(zoom):.1%}".replace("%", " %")),
+            (
+                abs(self.turn) / TOLD_TURN,
+                f"turned by {abs(self.turn):.1f}° {'' if self.turn > 0 else 'counter'}clockwise",
+            ),
+            (abs(self.stretch) / TOLD_ZOOM, f"stretched by {self.stretch:+.1%} in width".replace("%", " %")),
+        ]
+        parts = [text for size, text in told if size >= TOLD] or [max(told)[1]]
+        return ", ".join(parts[:-1]) + " and " * (len(parts) > 1) + parts[-1]
+
     @property
     def motion(self) -> Motion:
         """Where the pixels of before lie in after."""
@@ -64,7 +81,8 @@ def measure(before: Image.Image, after: Image.Image) -> Alignment | None:
     if min(ones[-1].shape) < 2 * size_of(ones[-1]):
         return None
     motion, places, weights = track(ones, others)
-    alignment = _told(motion.scaled(factor), before.size)
+    lost = np.array(before.size) - factor * np.array(ones[0].shape[::-1])
+    alignment = _told(motion.scaled(factor).about(lost / 2), before.size)
     if alignment.off and not _small(alignment, before.size):
         return None
     blocks = _Votes.of(ones[0], others[0], motion, places, (size_of(ones[0]),) * 2)

@@ -32,6 +32,10 @@ class Motion:
         """The same motion of pictures `factor` times as large."""
         return Motion(self.values * np.array([factor, factor, 1, 1, 1]))
 
+    def about(self, middle: Array) -> Motion:
+        """The same motion, told of another middle (2,), in pixels from the old one."""
+        return Motion(np.append(self.values[:2] + (self.linear - np.eye(2)) @ middle, self.values[2:]))
+
     def apart(self, size: tuple[float, float]) -> float:
         """Pixels by which it moves a picture of (width, height), as a root of the mean square."""
         corners = np.stack(np.meshgrid(*(np.linspace(-side / 2, side / 2, 5) for side in size)), -1).reshape(-1, 2)

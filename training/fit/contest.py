@@ -87,6 +87,7 @@ def _read(version: Version, told: Sequence[dict[str, str]], max_pixels: int) -> 
             after=_picture(version, pair["after"], max_pixels),
             uris=(store.join(version.uri, pair["before"]), store.join(version.uri, pair["after"])),
             sha256=(pair["before_sha256"], pair["after_sha256"]),
+            mended=tuple(pair["mended_from"]) if "mended_from" in pair else None,
         )
         for pair in told
     ]

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -77,7 +77,7 @@ def publish(address: str, work: Work, fitted: Fitted, seconds: float) -> Version
 
 
 def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """What adapter.json says of each pair, and the pairs' files as they were found."""
+    """What adapter.json says of each pair, and the pairs' files as they were found, or as they were mended."""
     roles = dict.fromkeys(fitted.outcome["held_out"], "held_out") | {pair.digest: "judged" for pair in work.judged}
     told: list[dict[str, Any]] = []
     files: dict[str, bytes] = {}
@@ -87,16 +87,27 @@ def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[
         name = next(name for name in names if name not in taken)
         entry: dict[str, Any] = {"name": name, "edit": pair.edit, "digest": pair.digest}
         entry["role"] = roles.get(pair.digest, "train")
-        for role, uri, sha256 in zip(("before", "after"), pair.uris, pair.sha256, strict=True):
-            data = store.read(uri)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise PairError(f"{uri} was changed while the adapter was trained. Run the same command again.")
-            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", pair.name).strip("-.")[-60:]
-            path = f"pairs/{index:03d}-{plain}_{role}{PurePosixPath(uri).suffix.lower()}"
+        if pair.mended:
+            entry["mended_from"] = list(pair.mended)
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", pair.name).strip("-.")[-60:]
+        for role, (suffix, data), sha256 in zip(("before", "after"), _stored(pair), pair.sha256, strict=True):
+            path = f"pairs/{index:03d}-{plain}_{role}{suffix}"
             files[path] = data
             entry |= {role: path, f"{role}_sha256": sha256}
         told.append(entry)
     return told, files
+
+
+def _stored(pair: Pair) -> Iterator[tuple[str, bytes]]:
+    """Suffix and content of both files."""
+    if pair.mended:
+        yield from ((".png", data) for data in pair.files())
+        return
+    for uri, sha256 in zip(pair.uris, pair.sha256, strict=True):
+        data = store.read(uri)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise PairError(f"{uri} was changed while the adapter was trained. Run the same command again.")
+        yield PurePosixPath(uri).suffix.lower(), data
 
 
 def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
