@@ -19,7 +19,7 @@ from pipelines.pairs.tracking import levels_of, track
 LEAST = 0.25  # pixels by which a misaligned picture is off, as a root of the mean square
 MOST = (0.08, 0.15, 0.09, 0.05)  # shift of the short side, zoom, turn in radians, stretch: beyond, it is the edit
 LIKE = 0.75  # correlation of patches that show the same
-CLEARLY = 0.85  # of what one place leaves unexplained, a better one leaves at most
+CLEARLY = 0.9  # of what one place leaves unexplained, a better one leaves at most
 RIM, SEGMENTS = 0.08, 8  # of the short side: how wide the rim is; patches of it along each side
 TEXTURED = 0.1  # of the blocks must show something
 AGREES, AGREEING = 0.2, 0.6  # weight of a block that agrees on the motion; so many of those must

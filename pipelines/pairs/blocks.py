@@ -32,7 +32,8 @@ class Matches:
 
 
 def search(before: Array, after: Array, reach: int) -> Matches:
-    """Find blocks of a small picture anywhere within `reach` pixels of their place, by normalised correlation."""
+    """Find blocks of a small picture anywhere within `reach` pixels of their place, by normalised correlation,
+    negatives too."""
     corners = _corners(before.shape, COARSE, STRIDE)
     blocks = _cut(before, corners, COARSE)
     windows = _cut(np.pad(after, reach, mode="edge"), corners, COARSE + 2 * reach)
@@ -43,7 +44,7 @@ def search(before: Array, after: Array, reach: int) -> Matches:
     across = across[:, : 2 * reach + 1, : 2 * reach + 1]
     energy = _sums(windows**2, COARSE) - _sums(windows, COARSE) ** 2 / COARSE**2
     floor = CALM * 255 * COARSE**2
-    likeness = across / np.sqrt((energy + floor) * ((blocks**2).sum((1, 2)) + floor)[:, None, None])
+    likeness = np.abs(across) / np.sqrt((energy + floor) * ((blocks**2).sum((1, 2)) + floor)[:, None, None])
     best = likeness.reshape(len(blocks), -1).argmax(1)
     moved = np.stack([best % (2 * reach + 1), best // (2 * reach + 1)], -1) - reach
     places = corners[:, ::-1] + (COARSE - 1) / 2 - _middle(before)
@@ -75,6 +76,8 @@ def follow(before: Array, after: Array, places: Array, targets: Array, turned: A
     """
     shape = (size_of(before) + 2,) * 2
     one, other = _patch(before, places, np.eye(2), shape), _patch(after, targets, turned, shape)
+    one, other = (patch - patch.mean(1, keepdims=True) for patch in (one, other))
+    other = other * np.where((one * other).sum(1) < 0, -1, 1)[:, None]  # a negative
     right, down = ((_sloped(one, axis) + _sloped(other, axis)) / 2 for axis in (2, 1))
     one, other = (_inner(patch) for patch in (one, other))
     one = one - one.mean(1, keepdims=True)

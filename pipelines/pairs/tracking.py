@@ -21,9 +21,10 @@ NEAR = 1.5  # pixels by which blocks may differ that agree on a motion, in the s
 RATHER = 1.1  # times as many must agree on a motion as on none
 SEEN = 0.5  # correlation of a block that was followed to the right place
 LOST = 2  # pixels from where the others are: a block that has nothing to say
-DOUBTFUL = 3  # standard deviations at which a block counts a quarter
+DOUBTFUL = 3  # standard deviations at which a block counts a quarter, more in the first rounds
 PRIOR = np.array([1e-3, 1e-3, 1e-4, 1e-4, 1e-4])  # of no motion, where nothing is known
 ROUNDS = 10
+STEPS = 2  # of following blocks in the smallest and in the largest pictures
 
 
 def levels_of(image: Image.Image) -> tuple[int, list[Array]]:
@@ -52,7 +53,7 @@ def track(ones: list[Array], others: list[Array]) -> tuple[Motion, Array, Array]
     spots = textured(ones[picked]) * 2**picked
     for level in range(last, -1, -1):
         places, motion = spots / 2**level, motion.scaled(1 if level == last else 2)
-        for _ in range(2 if level in (0, last) else 1):
+        for _ in range(STEPS if level in (0, last) else 1):
             matches = follow(ones[level], others[level], places, motion.targets(places), motion.linear)
             motion, weights = _fitted(matches, motion, max(ones[level].shape))
     return motion, spots, weights
@@ -61,7 +62,7 @@ def track(ones: list[Array], others: list[Array]) -> tuple[Motion, Array, Array]
 def _guessed(before: Array, after: Array) -> Motion:
     """The similarity on which most blocks agree, none where that does nearly as well (Fischler and Bolles, 1981)."""
     side, still = max(before.shape), Motion(np.zeros(5))
-    found = search(before, after, max(2, round(REACH * side)))
+    found = search(before, after, round(REACH * min(side, SEARCHED)))
     good = found.likeness > FOUND
     if good.sum() < ASKED:
         return still
@@ -70,7 +71,12 @@ def _guessed(before: Array, after: Array) -> Motion:
     off = (basis(places)[None] @ values[:, None, :, None])[..., 0] - moved
     votes = ((off**2).sum(2) < NEAR**2) @ likeness
     best = votes.argmax()
-    return Motion(values[best]) if votes[best] > RATHER * votes[0] else still
+    if votes[best] <= RATHER * votes[0]:
+        return still
+    near = (off[best] ** 2).sum(1) < NEAR**2
+    known, seen = basis(places[near]).reshape(-1, 5), moved[near].reshape(-1)
+    prior = np.diag(PRIOR * [1, 1, side**2, side**2, side**2])
+    return Motion(np.linalg.solve(known.T @ known + prior, known.T @ seen))
 
 
 def _of_two_blocks(places: Array, moved: Array, apart: float) -> Array:
@@ -90,10 +96,11 @@ def _fitted(matches: Matches, motion: Motion, side: int) -> tuple[Motion, Array]
     root = np.linalg.cholesky(matches.information + np.eye(2) * 1e-9).transpose(0, 2, 1)
     known, seen = root @ basis(matches.places), (root @ matches.moved[..., None])[..., 0]
     prior, values = np.diag(PRIOR * [1, 1, side**2, side**2, side**2]), motion.values
-    for _ in range(ROUNDS):
+    for round_ in range(ROUNDS):
+        doubtful = DOUBTFUL * 2 ** max(0, ROUNDS // 2 - round_)
         near = np.hypot(*(matches.moved - basis(matches.places) @ values).T) < LOST
         off = ((seen - known @ values) ** 2).sum(1)
-        weights = near * (matches.likeness > SEEN) / (1 + off / DOUBTFUL**2) ** 2
+        weights = near * (matches.likeness > SEEN) / (1 + off / doubtful**2) ** 2
         weighed = (known * weights[:, None, None]).reshape(-1, 5).T
         values = np.linalg.solve(weighed @ known.reshape(-1, 5) + prior, weighed @ seen.reshape(-1))
     return Motion(values), weights
