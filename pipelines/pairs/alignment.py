@@ -131,7 +131,7 @@ def _rim_agrees(one: Array, other: Array, motion: Motion) -> bool:
 
 def _rim(motion: Motion, shape: tuple[int, ...]) -> Iterator[tuple[Array, tuple[int, int]]]:
     """Patches along the left, right, upper and lower side of what both pictures show: places and (H, W)."""
-    left, top, right, bottom = motion.shared(shape[::-1])
+    left, top, right, bottom = motion.shared((shape[1], shape[0]))
     band = max(4, round(RIM * min(shape)))
     for upright, near, far, start, stop in ((True, left, right, top, bottom), (False, top, bottom, left, right)):
         length = int((stop - start) // SEGMENTS)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 COARSE = 16  # pixels of the side of a block that is searched for
 STRIDE = 12  # pixels between two of them
@@ -84,7 +85,8 @@ def follow(before: Array, after: Array, places: Array, targets: Array, turned: A
     freed = [_freed(each, one) for each in (other, right, down)]
     found = _solved(places, targets, one, other - other.mean(1, keepdims=True), *freed)
     room = np.array(after.shape[::-1]) / 2 - size_of(after) / 2 + 1
-    return replace(found, information=found.information * (np.abs(targets) <= room).all(1)[:, None, None])
+    inside = np.all(np.abs(targets) <= room, axis=1)
+    return replace(found, information=found.information * inside[:, None, None])
 
 
 def alike(before: Array, after: Array, places: Array, targets: Array, turned: Array, shape: tuple[int, int]) -> Array:

@@ -40,8 +40,8 @@ def _seen(after: Image.Image, motion: Motion, box: tuple[int, int, int, int]) ->
         rows = np.concatenate(list(_turned(np.asarray(after, np.float32), motion, box)))
         return Image.fromarray(rows.round().clip(0, 255).astype(np.uint8))
     corners = motion.targets(np.reshape(box, (2, 2)) - middle) + middle
-    ends = np.clip(corners.reshape(-1), 0, after.size * 2)
-    return after.resize(size, Image.Resampling.LANCZOS, box=tuple(float(end) for end in ends))
+    left, top, right, bottom = (float(end) for end in np.clip(corners.reshape(-1), 0, after.size * 2))
+    return after.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
 
 
 def _turned(pixels: Array, motion: Motion, box: tuple[int, int, int, int]) -> Iterator[Array]:

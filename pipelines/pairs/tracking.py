@@ -34,7 +34,7 @@ def levels_of(image: Image.Image) -> tuple[int, list[Array]]:
     depth = 0
     while max(grey.size) >> depth > SEARCHED and min(grey.size) >> depth > SEARCHED // 3:
         depth += 1
-    grey = grey.crop((0, 0, *(side >> depth << depth for side in grey.size)))
+    grey = grey.crop((0, 0, grey.width >> depth << depth, grey.height >> depth << depth))
     return factor, [_smoothed(np.asarray(grey.reduce(1 << level), np.float32)) for level in range(depth + 1)]
 
 

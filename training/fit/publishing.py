@@ -99,15 +99,16 @@ def _pair_files(work: Work, fitted: Fitted) -> tuple[list[dict[str, Any]], dict[
 
 
 def _stored(pair: Pair) -> Iterator[tuple[str, bytes]]:
-    """Suffix and content of both files."""
-    if pair.mended:
-        yield from ((".png", data) for data in pair.files())
-        return
-    for uri, sha256 in zip(pair.uris, pair.sha256, strict=True):
+    """Suffix and content of both files: as they lie there, or as they were mended from what lies there."""
+    for side, uri in enumerate(pair.uris):
         data = store.read(uri)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 == pair.sha256[side]:
+            yield PurePosixPath(uri).suffix.lower(), data
+        elif pair.mended and sha256 == pair.mended[side]:
+            yield ".png", pair.files()[side]
+        else:
             raise PairError(f"{uri} was changed while the adapter was trained. Run the same command again.")
-        yield PurePosixPath(uri).suffix.lower(), data
 
 
 def _about(work: Work, fitted: Fitted, pairs: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from training.scenes import EVERY_FAMILY, draw_parameters, draw_subjects, photos
 
 MANY = 10**8
 SPATIAL = ("translate", "rotate", "scale", "mirror", "viewpoint", "pose", "bend", "swirl", "lid")
-NAMES = ("astronaut", "brick", "chelsea", "china", "coffee", "flower")
+NAMES = ("astronaut", "brick", "china", "flower")
 
 
 def photo(name="coffee", size=(256, 208)):
@@ -137,7 +137,7 @@ def _image(pixels):
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_edits_of_scenes_are_not_taken_for_misalignment(family):
-    found = [measure(before, after) for before, after in scenes(family, 12)]
+    found = [measure(before, after) for before, after in scenes(family, 6)]
     assert not any(each and each.off for each in found)
 
 
@@ -156,7 +156,11 @@ def ball(image, x, y, radius):
 @pytest.mark.parametrize("step", [0.5, 2, 8, 20])
 def test_an_object_that_moves_or_grows_a_little_is_an_edit_before_any_backdrop(step):
     label = photo("brick", (100, 100))
-    for backdrop in (Image.new("RGB", (256, 256), "white"), noisy(Image.new("RGB", (256, 256), "grey")), photo("china", (256, 256))):
+    for backdrop in (
+        Image.new("RGB", (256, 256), "white"),
+        noisy(Image.new("RGB", (256, 256), "grey")),
+        photo("china", (256, 256)),
+    ):
         before, shifted, grown = backdrop.copy(), backdrop.copy(), backdrop.copy()
         before.paste(label, (70, 80))
         shifted.paste(_shifted(label, step % 1), (70 + int(step), 80))
@@ -224,7 +228,14 @@ def residual(pair):
 
 @pytest.mark.parametrize(
     "motion",
-    [{"x": 8.0}, {"x": -0.5, "y": 0.5}, {"zoom": 1.07}, {"zoom": 0.95}, {"turn": 1.0}, {"x": 3, "zoom": 1.02, "turn": -0.7}],
+    [
+        {"x": 8.0},
+        {"x": -0.5, "y": 0.5},
+        {"zoom": 1.07},
+        {"zoom": 0.95},
+        {"turn": 1.0},
+        {"x": 3, "zoom": 1.02, "turn": -0.7},
+    ],
     ids=str,
 )
 def test_align_shows_both_sides_the_same_part_of_the_scene(tmp_path, motion):
@@ -264,18 +275,18 @@ def test_a_pair_that_differs_by_misalignment_alone_has_no_edit_left(tmp_path):
 def test_files_of_every_kind_are_measured_as_they_are_seen(tmp_path):
     before, after = moved("china", x=4.0)
     after = edited(after)
-    write(tmp_path, "larger", before, after.resize((512, 416), Image.Resampling.LANCZOS))
-    write(tmp_path, "box", before, after.resize((768, 624), Image.Resampling.BOX))
-    write(tmp_path, "grey", before.convert("L"), after.convert("L"))
-    write(tmp_path, "alpha", before, _with_alpha(after))
-    write(tmp_path, "palette", before, after.quantize(128))
-    write(tmp_path, "jpeg", before, after, "jpg", quality=70)
+    write(tmp_path / "larger", "a", before, after.resize((512, 416), Image.Resampling.LANCZOS))
+    write(tmp_path / "box", "a", before, after.resize((768, 624), Image.Resampling.BOX))
+    write(tmp_path / "grey", "a", before.convert("L"), after.convert("L"))
+    write(tmp_path / "alpha", "a", before, _with_alpha(after))
+    write(tmp_path / "palette", "a", before, after.quantize(128))
+    write(tmp_path / "jpeg", "a", before, after, "jpg", quality=70)
     exif = Image.Exif()
     exif[0x0112] = 6
-    write(tmp_path, "turned", before, after.rotate(90, expand=True), "jpg", quality=95, exif=exif)
-    for name, each in check(tmp_path).items():
-        if each.code not in ("near_duplicate", "duplicate"):
-            assert each.pair and "shifted by 4.0 px to the right" in each.note, name
+    write(tmp_path / "turned", "a", before, after.rotate(90, expand=True), "jpg", quality=95, exif=exif)
+    for folder in sorted(tmp_path.iterdir()):
+        [each] = check(folder).values()
+        assert each.pair and "shifted by 4.0 px to the right" in each.note, folder.name
 
 
 def _with_alpha(image):
