@@ -26,11 +26,12 @@ SHARPER = 0.15  # correlation of the difference with fine detail, beyond a JPEG'
 def noise_alone(before: Image.Image, after: Image.Image, resampled: bool = False) -> bool:
     """Whether two pictures of one size differ by no more than weak noise, such as another JPEG compression leaves;
     `resampled` says that this project blurred or sharpened one of them."""
+    rough, other = (np.asarray(image.reduce(BLOCK), np.int16) for image in (before, after))
+    if np.abs(rough - other).max() > PLAIN:
+        return False
     one = np.asarray(before, np.float32)
     difference = np.asarray(after, np.float32) - one
     means = _means(difference)
-    if max(np.abs(mean).max() for mean in means) > PLAIN:
-        return False
     strength = _strength(difference)
     compressed = _compressed(before, one, strength)
     if strength > max(STRONG, _strength(compressed)):
