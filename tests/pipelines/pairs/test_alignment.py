@@ -27,19 +27,19 @@ def photo(name="coffee", size=(256, 208)):
 
 
 def moved(name="coffee", size=(256, 208), *, x=0.0, y=0.0, zoom=1.0, turn=0.0, margin=1 / 8):
-    """A photograph, and the same seen by a camera that is off: both resampled once from four times as many pixels, so
-    that neither has an invented border."""
-    width, height = size
-    large = photo(name, tuple(round(4 * side * (1 + 2 * margin)) for side in size))
+    """A photograph, and the same seen by a camera that is off: both resampled once from more pixels, so that
+    neither has an invented border."""
+    finer = 4 if max(size) < 600 else 2
+    large = photo(name, tuple(round(finer * side * (1 + 2 * margin)) for side in size))
     turned = large.rotate(-turn, Image.Resampling.BICUBIC) if turn else large
-    return _window(large, width, height, 0, 0, 1), _window(turned, width, height, x, y, zoom)
+    return _window(large, size, finer, 0, 0), _window(turned, size, finer / zoom, x, y)
 
 
-def _window(large, width, height, x, y, zoom):
-    middle_x, middle_y = large.width / 2 - 4 * x / zoom, large.height / 2 - 4 * y / zoom
-    half_x, half_y = 2 * width / zoom, 2 * height / zoom
+def _window(large, size, finer, x, y):
+    middle_x, middle_y = large.width / 2 - finer * x, large.height / 2 - finer * y
+    half_x, half_y = (finer * side / 2 for side in size)
     box = (middle_x - half_x, middle_y - half_y, middle_x + half_x, middle_y + half_y)
-    return large.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    return large.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
 def edited(image):
@@ -116,7 +116,7 @@ def test_a_local_edit_of_an_aligned_photograph_is_no_misalignment(name, spoil):
     assert found and not found.off and found.apart < 0.15
 
 
-@pytest.mark.parametrize("size", [(257, 131), (512, 384), (1400, 1051), (2048, 1366), (96, 128)], ids=str)
+@pytest.mark.parametrize("size", [(257, 131), (512, 384), (2048, 1365), (96, 128)], ids=str)
 def test_pictures_of_any_size_are_measured_in_their_own_pixels(size):
     before, after = moved(size=size, x=0.5, y=-1.5, margin=1 / 32)
     found = measure(before, edited(after))
