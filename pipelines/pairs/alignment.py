@@ -53,12 +53,12 @@ class Alignment:
         return self.apart >= LEAST
 
     def __str__(self) -> str:
-        """`shifted by 8.0 px to the right and zoomed in by 7.0 %`."""
+        """`shifted by 8.0 px to the right and zoomed by 7.0 %`."""
         x, y, zoom = self.shift_x, self.shift_y, self.zoom - 1
         told = [
             (abs(x), f"shifted by {abs(x):.1f} px to the {'right' if x > 0 else 'left'}"),
             (abs(y), f"shifted by {abs(y):.1f} px {'down' if y > 0 else 'up'}"),
-            (abs(zoom) / TOLD_ZOOM, f"zoomed {'in' if zoom > 0 else 'out'} by {abs(zoom):.1%}".replace("%", " %")),
+            (abs(zoom) / TOLD_ZOOM, f"zoomed by {zoom:.1%}".replace("%", " %")),
             (
                 abs(self.turn) / TOLD_TURN,
                 f"turned by {abs(self.turn):.1f}° {'' if self.turn > 0 else 'counter'}clockwise",

@@ -21,8 +21,10 @@ from training.scenes import EVERY_FAMILY, draw_parameters, draw_subjects, render
 from training.scenes.edits import _moved, _signed, _turn
 from training.scenes.scene import Scene
 
-SPATIAL = ("translate", "rotate", "scale", "mirror", "viewpoint", "pose", "bend", "swirl", "lid")
-SPATIAL += ("background+translate", "recolour+scale", "recolour+translate")
+SPATIAL = (
+    *("translate", "rotate", "scale", "mirror", "viewpoint", "pose", "bend", "swirl", "lid"),
+    *("background+translate", "recolour+scale", "recolour+translate"),
+)
 BATCH = 25
 
 

@@ -216,7 +216,7 @@ def test_the_note_says_by_how_much_and_what_would_mend_it(tmp_path):
     found = check(tmp_path)
     assert all(each.pair for each in found.values()) and found["fine"].note is None
     assert "after is shifted by 8.0 px to the right: --align would mend it" in found["shift"].note
-    assert "after is zoomed in by 7.0 %: --align would mend it" in found["zoom"].note
+    assert "after is zoomed by 7.0 %: --align would mend it" in found["zoom"].note
     assert "after is turned by 1.0° clockwise: --align would mend it" in found["turn"].note
 
 
