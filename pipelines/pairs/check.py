@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,9 @@ from PIL import Image
 from infra import store
 from infra.errors import ImageError, NotInStore, PairError
 from pipelines import codec
+from pipelines.pairs.alignment import Alignment, measure
+from pipelines.pairs.mending import mend
+from pipelines.pairs.noise import noise_alone
 from pipelines.pairs.source import Found, find_pairs
 from pipelines.transfer import check_framing
 from pipelines.transfer.layout import working_size
@@ -26,7 +30,10 @@ ALIKE = 12  # levels out of 255 by which thumbnails of near-duplicates differ at
 
 @dataclass(frozen=True)
 class Pair:
-    """A usable pair: RGB pictures, where they are and the SHA-256 of their files."""
+    """A usable pair: RGB pictures, where they are and the SHA-256 of their files.
+
+    The files of a mended pair are those that `files` writes; `mended` is the SHA-256 of those that it was mended from.
+    """
 
     name: str
     edit: str
@@ -34,6 +41,16 @@ class Pair:
     after: Image.Image
     uris: tuple[str, str]
     sha256: tuple[str, str]
+    mended: tuple[str, str] | None = None
+
+    @property
+    def found(self) -> tuple[str, str]:
+        """The SHA-256 of the files as they were found."""
+        return self.mended or self.sha256
+
+    def files(self) -> tuple[bytes, bytes]:
+        """Both pictures as PNG files."""
+        return _png(self.before), _png(self.after)
 
     @property
     def digest(self) -> str:
@@ -50,10 +67,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one pair: `pair` if it can be used, else a `code` and the reason; `note` for what was mended,
-    `seen` for the pictures as far as they could be read.
+    """What became of one pair: `pair` if it can be used, else a `code` and the reason; `note` for what was mended or
+    would be, `seen` for the pictures as far as they could be read, `alignment` as it was found, if it can be told.
 
-    Codes: no_before, no_after, ambiguous, unreadable, too_small, framing, no_change, duplicate, near_duplicate.
+    Codes: no_before, no_after, ambiguous, unreadable, too_small, framing, no_change, only_noise, duplicate,
+    near_duplicate.
     """
 
     name: str
@@ -63,21 +81,22 @@ class Checked:
     reason: str | None = None
     note: str | None = None
     seen: tuple[Image.Image | None, ...] = ()
+    alignment: Alignment | None = None
 
 
-def check_pairs(source: str, max_pixels: int) -> list[Checked]:
-    """Read and check every pair of a folder, prefix or table.
+def check_pairs(source: str, max_pixels: int, align: bool = False) -> list[Checked]:
+    """Read and check every pair of a folder, prefix or table; `align` mends what is shifted, zoomed or turned.
 
     Raises:
         PairError: there are no pairs at all.
         StoreError: the place does not answer.
     """
-    return check_found(find_pairs(source), max_pixels)
+    return check_found(find_pairs(source), max_pixels, align)
 
 
-def check_found(found: Sequence[Found], max_pixels: int) -> list[Checked]:
+def check_found(found: Sequence[Found], max_pixels: int, align: bool = False) -> list[Checked]:
     """Read and check pairs wherever they were found. Raises StoreError where a place does not answer."""
-    return _without_duplicates([_checked(each, max_pixels) for each in found])
+    return _without_duplicates([_checked(each, max_pixels, align) for each in found])
 
 
 def usable(checked: Sequence[Checked], source: str) -> list[Pair]:
@@ -89,7 +108,7 @@ def usable(checked: Sequence[Checked], source: str) -> list[Pair]:
     return pairs
 
 
-def _checked(found: Found, max_pixels: int) -> Checked:
+def _checked(found: Found, max_pixels: int, align: bool) -> Checked:
     seen: list[Image.Image | None] = [None, None]
     refusal: ImageError | None = None
     shas = []
@@ -100,14 +119,50 @@ def _checked(found: Found, max_pixels: int) -> Checked:
         except ImageError as error:
             refusal = refusal or error
     before, after = seen
+    told = Checked(found.name, found.edit, seen=tuple(seen))
     try:
         if refusal or not (before and after):
             raise refusal or AssertionError
         after, note = _alike_in_size(before, after)
+        pair = Pair(found.name, found.edit, before, after, (found.before[0], found.after[0]), (shas[0], shas[1]))
+        return _compared(replace(told, pair=pair, note=note), align)
     except ImageError as error:
-        return Checked(found.name, found.edit, code=error.code, reason=str(error), seen=tuple(seen))
-    pair = Pair(found.name, found.edit, before, after, (found.before[0], found.after[0]), (shas[0], shas[1]))
-    return Checked(found.name, found.edit, pair, note=note, seen=tuple(seen))
+        return replace(told, code=error.code, reason=str(error))
+
+
+def _compared(told: Checked, align: bool) -> Checked:
+    """The same with how its pictures lie against each other, mended if need be. Raises `ImageError` without an edit."""
+    pair = told.pair
+    assert pair
+    _check_change(pair.before, pair.after)
+    alignment, resampled = measure(pair.before, pair.after), False
+    if alignment and alignment.off and align:
+        before, after, resampled = mend(pair.before, pair.after, alignment)
+        _check_change(before, after)
+        pair = _mended(pair, before, after)
+        how = f"after was {alignment}: mended, {before.width}x{before.height} are left."
+    elif alignment and alignment.off:
+        how = f"after is {alignment}: --align would mend it, unless that is the edit."
+    else:
+        how = None
+    if (pair.mended or not how) and noise_alone(pair.before, pair.after, resampled):
+        raise ImageError(
+            "Before and after differ only by compression or noise: there is no edit to learn.", "only_noise"
+        )
+    note = " ".join(text for text in (how, told.note) if text) or None
+    return replace(told, pair=pair, note=note, alignment=alignment)
+
+
+def _mended(pair: Pair, before: Image.Image, after: Image.Image) -> Pair:
+    pair = replace(pair, before=before, after=after, mended=pair.sha256)
+    first, second = (hashlib.sha256(data).hexdigest() for data in pair.files())
+    return replace(pair, sha256=(first, second))
+
+
+def _png(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
 
 
 def _only(role: str, uris: Sequence[str]) -> str:
@@ -151,9 +206,13 @@ def _alike_in_size(before: Image.Image, after: Image.Image) -> tuple[Image.Image
         sizes = f"{after.width}x{after.height} becomes {before.width}x{before.height}"
         note = f"The after image is resized to its before image: {sizes}."
         after = after.resize(before.size, Image.Resampling.LANCZOS)
-    if share_changed(before, after) < LEAST_CHANGED:
-        raise ImageError("Before and after look the same: there is no edit to learn.", "no_change")
     return after, note
+
+
+def _check_change(before: Image.Image, after: Image.Image) -> None:
+    """Refuse what looks the same, unless it is a faint change that noise is not."""
+    if share_changed(before, after) < LEAST_CHANGED and noise_alone(before, after):
+        raise ImageError("Before and after look the same: there is no edit to learn.", "no_change")
 
 
 def share_changed(before: Image.Image, after: Image.Image) -> float:

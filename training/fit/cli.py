@@ -43,6 +43,10 @@ def train(
             "--mirrored", help="The edit has no left and right: learn from mirrored pairs too.", rich_help_panel=DATA
         ),
     ] = False,
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="Mend pairs whose after is shifted, zoomed or turned.", rich_help_panel=DATA),
+    ] = False,
     base: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +129,7 @@ def train(
         name=name,
         pairs=pairs,
         keep=keep,
+        align=align,
         mirrored=mirrored,
         base=base,
         rank=rank,
@@ -182,6 +187,7 @@ def retrain(
         float, typer.Option(help="dB by which the new version must beat production.", rich_help_panel=DATA)
     ] = 0.1,
     keep: Annotated[str | None, typer.Option(metavar="DIR|TABLE", help="As in `train`.", rich_help_panel=DATA)] = None,
+    align: Annotated[bool, typer.Option("--align", help="As in `train`.", rich_help_panel=DATA)] = False,
     base: Annotated[str | None, typer.Option(metavar="FOLDER|ID", help="As in `train`.", rich_help_panel=LORA)] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="As in `train`.", rich_help_panel=LORA)] = None,
@@ -214,6 +220,7 @@ def retrain(
         name=name,
         pairs=pairs,
         keep=keep,
+        align=align,
         base=base,
         rank=rank,
         steps=steps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -79,7 +80,7 @@ def pairs_of(version: Version, max_pixels: int) -> list[Pair]:
     return _read(version, version.about["pairs"], max_pixels)
 
 
-def _read(version: Version, told: Sequence[dict[str, str]], max_pixels: int) -> list[Pair]:
+def _read(version: Version, told: Sequence[dict[str, Any]], max_pixels: int) -> list[Pair]:
     return [
         Pair(
             name=pair["name"],
@@ -88,6 +89,7 @@ def _read(version: Version, told: Sequence[dict[str, str]], max_pixels: int) -> 
             after=_picture(version, pair["after"], max_pixels),
             uris=(store.join(version.uri, pair["before"]), store.join(version.uri, pair["after"])),
             sha256=(pair["before_sha256"], pair["after_sha256"]),
+            mended=(pair["mended_from"][0], pair["mended_from"][1]) if "mended_from" in pair else None,
         )
         for pair in told
     ]

@@ -35,6 +35,7 @@ class Options:
     checkpointing: bool = False
     seed: int = 0
     compact: int | None = None
+    align: bool = False
 
 
 def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettings, ray: str | None = None) -> Settings:

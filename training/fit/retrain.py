@@ -69,11 +69,11 @@ def retrain(
         if production:
             check_base(production, bases.revision_of(base))
             options = _as_before(options, production)
-        checked = check_pairs(options.pairs, environment.max_pixels)
+        checked = check_pairs(options.pairs, environment.max_pixels, options.align)
         tell_unusable(console, checked)
         pairs = usable(checked, options.pairs)
         seen = _seen(production)
-        new = [pair for pair in pairs if pair.sha256 not in seen]
+        new = [pair for pair in pairs if pair.found not in seen]
         begun = Outcome(
             outcome=NOTHING_NEW,
             why=f"{len(new)} new pairs, and {enough} are needed",
@@ -112,13 +112,14 @@ def _as_before(options: Options, production: Version) -> Options:
         mirrored=settings["mirrored"],
         quantised=settings["quantised"],
         checkpointing=settings["checkpointing"],
+        align=options.align or any("mended_from" in pair for pair in production.about["pairs"]),
     )
 
 
 def _seen(production: Version | None) -> set[tuple[str, ...]]:
     """Files of every pair that production was trained with, held out from or judged by."""
     pairs = production.about["pairs"] if production else []
-    return {(pair["before_sha256"], pair["after_sha256"]) for pair in pairs}
+    return {tuple(pair.get("mended_from") or (pair["before_sha256"], pair["after_sha256"])) for pair in pairs}
 
 
 def _work(

@@ -41,7 +41,7 @@ def prepare(options: Options, environment: Environment, show: Callable[[list[Che
     registry.versions(options.registry, options.name)  # a bad name, or a registry out of reach
     base = base_of(options, environment)
     told = bases.settings_of(bases.find_base(base))
-    checked = check_pairs(options.pairs, environment.max_pixels)
+    checked = check_pairs(options.pairs, environment.max_pixels, options.align)
     show(checked)
     pairs = usable(checked, options.pairs)
     return work_for(options, environment, pairs, base, told)

@@ -21,6 +21,10 @@ def check(
         str, typer.Argument(metavar="DIR|TABLE", help="Folder or prefix of NAME_before.*, NAME_after.*, or a table.")
     ],
     sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes, a PNG.")] = Path("pairs.png"),
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="Mend pairs whose after is shifted, zoomed or turned, as `train --align` does."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say which pairs can be used and why not the others, and show them all on a sheet.
@@ -41,7 +45,7 @@ def check(
     from training.pairs.show import show_table, to_json, write_sheet
 
     reading = read_pairs(source)
-    checked = check_found(reading.found, settings.from_environment().max_pixels)
+    checked = check_found(reading.found, settings.from_environment().max_pixels, align)
     write_sheet(sheet, checked)
     if as_json:
         typer.echo(to_json(source, reading, checked, sheet))

@@ -91,6 +91,7 @@ def test_other_files_in_a_bucket_are_told_what_tables_are(moto_bucket, tmp_path)
         ("t.jsonl", '{"before": "a.png", "after": "b.png", "edit": "lift"}\n'),
         ("t.tsv.gz", gzip.compress(b"BEFORE\tAFTER\tEDIT\na.png\tb.png\tlift\n")),
     ],
+    ids=["csv", "jsonl", "tsv.gz"],
 )
 def test_pairs_are_read_from_the_same_tables(tmp_path, name, content):
     [found] = find_pairs(str(put(tmp_path, name, content)))
