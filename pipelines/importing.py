@@ -67,6 +67,12 @@ def import_(
             help="Pairs to keep with it, as `train` takes them. Without --pair the first is shown by default.",
         ),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align", help="Mend pairs whose after image is shifted, zoomed or turned against its before image."
+        ),
+    ] = False,
     registry: Registry = None,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +98,7 @@ def import_(
         raise UsageError(f"--attention can be {' or '.join(get_args(Attention))}, not {attention}.")
     settings = from_environment()
     folder = bases.find_base(base or settings.base)
-    shown, others = _pairs((pair or [])[::2], (pair or [])[1::2], pairs, settings.max_pixels)
+    shown, others = _pairs((pair or [])[::2], (pair or [])[1::2], pairs, settings.max_pixels, align)
     told, files = pair_files((each, SHOWN) for each in (*shown, *others))
     with tempfile.TemporaryDirectory() as scratch:
         rewritten = rewriting.rewritten(loading.skeleton(folder), file, Path(scratch), rank)
@@ -124,9 +130,10 @@ def import_(
 
 
 def _pairs(
-    befores: Sequence[str], afters: Sequence[str], source: str | None, max_pixels: int
+    befores: Sequence[str], afters: Sequence[str], source: str | None, max_pixels: int, align: bool
 ) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that are shown by default, and the others. What cannot be used of a source is told and left out.
+    """The pairs that are shown by default, and the others. What cannot be used of a source is told and left out, and
+    so is how pairs were mended, or should be.
 
     Raises:
         PairError: a pair that was given by itself cannot be used, or there is none in the source.
@@ -139,12 +146,14 @@ def _pairs(
     from pipelines.pairs.source import find_pairs, found_at
 
     given = [found_at(before, after) for before, after in zip(befores, afters, strict=True)]
-    checked = check_found([*given, *(find_pairs(source) if source else ())], max_pixels)
+    checked = check_found([*given, *(find_pairs(source) if source else ())], max_pixels, align)
     for number, each in enumerate(checked):
         if each.pair is None and number < len(given):
             raise PairError(f"The pair {each.name} cannot be used: {each.reason}")
         if each.pair is None:
             typer.echo(f"left out: {each.name}: {each.reason}", err=True)
+        elif each.note:
+            typer.echo(f"{each.name}: {each.note}", err=True)
     good = usable(checked, source or "--pair")
     alone = len({each.edit for each in good}) == 1
     count = len(given) or int(alone)

@@ -1,5 +1,6 @@
 """`edit-transfer adapters import` with pairs and ranks: what it keeps is used as what a training keeps."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -21,6 +23,7 @@ from pipelines.transfer import Editor, bases, loading
 from tests.loras import pairs_of, random_lora
 from tests.pipelines.transfer.test_lycoris import KINDS, of_peft
 from tests.tiny import tiny_transformer
+from training.scenes import photos as photographs
 
 
 @pytest.fixture
@@ -241,3 +244,27 @@ def test_what_a_lokr_became_is_exported_and_comes_back(place, tiny_base, tmp_pat
         gain = gains[name.removeprefix("transformer.")]
         assert (up @ down - gain).norm() <= 1e-5 * gain.norm()
     assert len(pairs_of(weights)) == len(gains)
+
+
+def test_a_shifted_pair_is_told_and_kept_mended_if_asked_for(place, lora, tiny_base, tmp_path):
+    before, after = shifted(8)
+    pair = [str(tmp_path / name) for name in ("before.png", "after.png")]
+    before.save(pair[0])
+    after.save(pair[1])
+    told = taken_in(lora, tiny_base, "--pair", *pair)
+    assert "shifted by 8.0 px to the right: --align would mend it" in told.stderr
+    [(_, *raw)] = kept(registry.resolve(place, "theirs"))
+    mended = taken_in(lora, tiny_base, "--pair", *pair, "--align")
+    assert mended.exit_code == 0 and "mended" in mended.stderr
+    [(_, *files)] = kept(registry.resolve(place, "theirs"))
+    sides = [Image.open(io.BytesIO(file)) for file in files]
+    assert files != raw and {side.size for side in sides} == {(before.width - 8, before.height)}
+
+
+def shifted(pixels: int) -> tuple[Image.Image, Image.Image]:
+    """A photograph with a ball on it, seen by a camera that stands aside."""
+    with Image.open(photographs.FOLDER / "coffee.jpg") as photo:
+        large = photo.convert("RGB").resize((280, 208))
+    before, after = (large.crop((at, 0, at + 256, 208)) for at in (16, 16 - pixels))
+    ImageDraw.Draw(after).ellipse((90, 60, 170, 150), fill=(200, 40, 60))
+    return before, after
