@@ -260,7 +260,7 @@ class Editor:
         by_grid: dict[Grid, list[int]] = defaultdict(list)
         for index, image in enumerate(working):
             by_grid[self.grid(image)].append(index)
-        size = 1 if self._one_by_one else self.batch_size
+        size = 1 if self.one_by_one else self.batch_size
         return [
             (grid, indices[start : start + size])
             for grid, indices in by_grid.items()
@@ -268,7 +268,7 @@ class Editor:
         ]
 
     @property
-    def _one_by_one(self) -> bool:
+    def one_by_one(self) -> bool:
         """Whether images must not share a batch, which would change them: compiled blocks are no longer invariant."""
         return self.tuned.one_by_one or (self.tuned.compile and self.family.device.type == "cpu")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer.main
 import yaml
 
+from infra import threads
 from infra.cli import app
 from infra.deploy.environment import runtime_environment
 
@@ -51,7 +52,8 @@ def test_the_environment_says_where_things_are_and_no_keys():
     ran = subprocess.run(
         [sys.executable, "-m", "infra.deploy.environment"], capture_output=True, env=variables, cwd=DEPLOY.parents[1]
     )
-    assert json.loads(ran.stdout) == {"env_vars": {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a"}}
+    places = {"AWS_ENDPOINT_URL": "http://s3", "EDIT_TRANSFER_REGISTRY": "s3://a"}
+    assert json.loads(ran.stdout) == {"env_vars": threads.ENVIRONMENT | places}
 
 
 def test_places_mean_the_same_elsewhere_and_caches_and_keys_stay(tmp_path, monkeypatch):
@@ -60,6 +62,7 @@ def test_places_mean_the_same_elsewhere_and_caches_and_keys_stay(tmp_path, monke
     told = {"EDIT_TRANSFER_REGISTRY": "adapters", "EDIT_TRANSFER_BASE": "base", "EDIT_TRANSFER_CACHE": "/cache"}
     told["EDIT_TRANSFER_SERVING"] = "s3://a/keys"
     places = {"EDIT_TRANSFER_REGISTRY": f"{tmp_path}/adapters", "EDIT_TRANSFER_BASE": f"{tmp_path}/base"}
-    assert runtime_environment(told) == {"env_vars": places}
+    assert runtime_environment(told) == {"env_vars": threads.ENVIRONMENT | places}
     hub = {"EDIT_TRANSFER_BASE": "org/base", "EDIT_TRANSFER_REGISTRY": "s3://a"}
-    assert runtime_environment(hub) == {"env_vars": hub}
+    assert runtime_environment(hub) == {"env_vars": threads.ENVIRONMENT | hub}
+    assert runtime_environment(hub | {"OMP_WAIT_POLICY": "active"})["env_vars"]["OMP_WAIT_POLICY"] == "active"

@@ -7,6 +7,7 @@ import pytest
 import typer.main
 from fastapi.testclient import TestClient
 
+from infra import threads
 from infra.cli import app as command_line
 from infra.registry import publish
 from serving.jobs import JobsConfig
@@ -50,7 +51,7 @@ def test_a_job_brings_no_keys(client, cluster, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3")
     assert client.post("/v1/jobs", json=BODY).status_code == 202
     [environment] = cluster.environments
-    assert environment["env_vars"] == {"AWS_ENDPOINT_URL": "http://s3"}
+    assert environment["env_vars"] == threads.ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://s3"}
 
 
 @pytest.mark.parametrize(

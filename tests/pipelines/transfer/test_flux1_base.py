@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from infra.cli import app
 from infra.errors import AdapterNotFound
-from pipelines.transfer import Editor, Lora, loading, lorafile, passes
+from pipelines.transfer import Editor, Lora, loading, passes, rewriting
 from pipelines.transfer import adapters as lora_adapters
 from pipelines.transfer.family import Prompt
 from pipelines.transfer.layout import layout
@@ -59,7 +59,8 @@ def test_an_adapter_of_scale_zero_is_the_base(folder, loras):
 
 
 def test_adapters_are_rewritten_under_the_names_of_the_family(folder, loras, tmp_path):
-    path, rank = lorafile.rewritten(loading.skeleton(folder), loras["worn0"][0].path, tmp_path)
+    made = rewriting.rewritten(loading.skeleton(folder), loras["worn0"][0].path, tmp_path)
+    path, rank = made.path, made.rank
     assert rank == 4
     plain, worn = Editor.load(folder, adapter=path), Editor.load(folder, adapter=loras["worn0"])
     assert edited(plain).tobytes() == edited(worn).tobytes()
