@@ -86,7 +86,7 @@ class Catalog:
             raise CatalogError(f"{self.source}: {self._nothing()}")
 
     def _nothing(self) -> str:
-        if self.passed.ignored and _is_other_file(self.source):
+        if not self.passed.kinds and _is_other_file(self.source):
             return f"this is neither an image nor a table. {TABLES_ARE}"
         return f"there are no images in it.{self.passed.hint()}"
 
