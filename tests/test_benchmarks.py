@@ -27,6 +27,7 @@ def test_help_names_them_all_and_what_is_none_is_refused(capsys):
     assert told.value.code == 2 and "no benchmark no-such-one" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_small_models_on_a_cpu_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     out = tmp_path / "gpu.json"
     small = ["--size", "tiny", "--device", "cpu", "--out", str(out), "--commit", "abc123"]

@@ -25,6 +25,7 @@ def edited(endpoint, number: int, **form: object) -> requests.Response:
     return requests.post(f"{endpoint.url}/v1/transfers", files={"query": png(picture(number))}, data=form)
 
 
+@pytest.mark.slow
 def test_results_under_mixed_load_are_those_of_the_editor(endpoint, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -28,9 +28,8 @@ def photos(tmp_path_factory, scene):
     return folder
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param("read", marks=pytest.mark.slow), "edit", pytest.param("write", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["read", "edit", "write"])
 def test_an_image_that_kills_its_worker_is_named_and_costs_the_others_nothing(
     ray_cluster, photos, pair, tiny_base, tmp_path, stage
 ):

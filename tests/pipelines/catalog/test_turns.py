@@ -199,6 +199,7 @@ def test_a_staged_job_has_a_folder_of_its_own(options, command):
         assert told.exit_code == EXIT_BUSY and staged.output in told.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_lost_its_turn_ends_before_it_tidies_up(ray_cluster, options, monkeypatch):
     asked, graph_run = options(), job.graph.run
     prepared = job.prepare(asked, settings.from_environment())
@@ -218,6 +219,7 @@ def test_a_job_that_lost_its_turn_ends_before_it_tidies_up(ray_cluster, options,
     assert "another" in store.read(leases(prepared.output)[-1]).decode()  # whose it is now
 
 
+@pytest.mark.slow
 def test_the_row_of_a_second_run_counts_although_the_clock_went_back(ray_cluster, options, tmp_path):
     """Whatever the first run believed that the time was; the manifest is told so here."""
     asked = options()

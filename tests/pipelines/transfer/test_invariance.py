@@ -10,7 +10,7 @@ from pipelines.transfer import Editor, bases
 from pipelines.transfer.invariance import editing
 from tests.rounding import SETTINGS, differences, run_under
 
-QUICK = (1, 3, 7, 12, 15, 16)  # tokens
+QUICK = (1, 7, 15)  # tokens
 
 
 def test_an_image_is_the_same_in_every_batch():
