@@ -88,7 +88,10 @@ def _nbytes(weight: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("make", [pytest.param(make_tiny_flux1, marks=pytest.mark.slow), make_tiny_base])
-def test_a_compiled_block_serves_all_layers(make, tmp_path):
+def test_a_compiled_block_serves_all_layers(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pipelines.transfer.invariance._batched", lambda x: True
+    )  # as on a GPU, and in what is compiled
     graphs = []
     for layers in (2, 3):
         folder = make(tmp_path / str(layers))
