@@ -3,8 +3,8 @@
 The products of a CPU (MKL, oneDNN) are summed in an order that follows from the number of rows and of threads, by rules
 that differ from processor to processor. So rows of different images never share a product here: the batch is one for
 all that works row by row or value by value, each image is one for all that sums. The autoencoder takes images one by
-one anyway (`loading`). It makes a batch of images of 16 tokens 1.16 times as dear; one by one they would be 2.2 times as
-dear (`tests/benchmarks/invariance.py`). On a GPU batches are batches.
+one anyway (`loading`). It makes a batch of images of 16 tokens 1.16 times as dear; one by one they would be 2.2 times
+as dear (`tests/benchmarks/invariance.py`). On a GPU batches are batches.
 """
 
 from __future__ import annotations
