@@ -11,6 +11,7 @@ from training.scenes.scene import Scene, hsv_to_rgb, object_pose
 
 INVENTED_SHARE = 0.35  # of training products: shapes made up on the spot, so that no few classes are learned by heart
 INVENTED_PARTS = 4
+OFF_CENTRE = (0.12, 0.7)  # of an object in the middle, and of the one farthest from it, in each direction
 
 
 class Uniform:
@@ -120,9 +121,10 @@ def _draw_backdrop(count: int, uniform: Uniform) -> Tensor:
 
 
 def _draw_pose(count: int, uniform: Uniform) -> Tensor:
-    """Slightly moved, turned, scaled and sometimes mirrored objects."""
+    """Slightly turned, scaled and sometimes mirrored objects, some in the middle, others far from it and smaller."""
     angle = uniform(count, low=-0.15, high=0.15)
     scale = uniform(count, low=0.75, high=1.05)
     flip = torch.where(uniform(count) < 0.5, 1.0, -1.0)
-    shift = uniform(count, 2, low=-0.12, high=0.12)
-    return object_pose(shift, angle, scale, flip)
+    reach = OFF_CENTRE[0] + (OFF_CENTRE[1] - OFF_CENTRE[0]) * uniform(count, 1).square()
+    shift = uniform(count, 2, low=-1, high=1) * reach
+    return object_pose(shift, angle, scale * (1 - 0.5 * shift.norm(dim=1)), flip)

@@ -118,11 +118,14 @@ def _turn(angle: Tensor) -> Tensor:
 
 
 def _moved(scene: Scene, turn: Tensor | None = None, shift: Tensor | None = None) -> Scene:
-    """Move the object about the middle of the picture: `turn` (B, 2, 2) leads from the new places to the old ones."""
+    """Move the object: `turn` (B, 2, 2) leads from the new places to the old ones, about the object's own middle."""
     old = scene.pose[:, :, :2]
-    turned = old if turn is None else old @ turn
-    offset = scene.pose[:, :, 2] if shift is None else scene.pose[:, :, 2] - (old @ shift[..., None])[..., 0]
-    return scene.with_(pose=affine(turned, offset))
+    if shift is not None:
+        return scene.with_(pose=affine(old, scene.pose[:, :, 2] - (old @ shift[..., None])[..., 0]))
+    assert turn is not None
+    turned, middle = old @ turn, scene.middle
+    stays = torch.linalg.solve(old, middle - scene.pose[:, :, 2])
+    return scene.with_(pose=affine(turned, middle - (turned @ stays[..., None])[..., 0]))
 
 
 def pose(scene: Scene, p: Tensor) -> Scene:

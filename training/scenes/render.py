@@ -41,12 +41,13 @@ def _to_object(points: Tensor, pose: Tensor) -> Tensor:
 
 def _warp(local: Tensor, scene: Scene) -> Tensor:
     """Turn the middle of the object more than its rim, then bow it sideways."""
-    x, y = local.unbind(1)
+    centre = scene.middle[..., None, None]
+    x, y = (local - centre).unbind(1)
     swirl, bend = ((column * scene.handedness)[:, None, None] for column in scene.warp.unbind(-1))
     angle = swirl * torch.exp(-(x * x + y * y) / _SWIRL_REACH)
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = cos * x + sin * y, cos * y - sin * x
-    return torch.stack([x + bend * (y * y - 0.15), y], 1)
+    return torch.stack([x + bend * (y * y - 0.15), y], 1) + centre
 
 
 def _scale_of(pose: Tensor) -> Tensor:

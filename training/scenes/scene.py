@@ -39,6 +39,17 @@ class Scene:
         """(B,) 1, or -1 where the object is drawn mirrored: left in the picture is then right on the object."""
         return determinant(self.pose).sign()
 
+    @property
+    def middle(self) -> Tensor:
+        """(B, 2) middle of the box about the object's own parts, in object coordinates; patches do not count."""
+        parts, own = self.parts, (self.parts[..., 4] > 0) & (self.slots < OWN_COLOURS)
+        cos, sin = torch.cos(parts[..., 7]).abs(), torch.sin(parts[..., 7]).abs()
+        width, height = parts[..., 2:4].amax(-1), parts[..., 4]
+        half = torch.stack([width * cos + height * sin, width * sin + height * cos], -1)
+        low = (parts[..., :2] - half).masked_fill(~own[..., None], torch.inf).amin(1)
+        high = (parts[..., :2] + half).masked_fill(~own[..., None], -torch.inf).amax(1)
+        return ((low + high) / 2).nan_to_num()  # of no parts: the origin
+
 
 def join_scenes(scenes: Sequence[Scene]) -> Scene:
     """One batch of all scenes, those with fewer parts or colours filled up with parts that are not drawn."""
