@@ -58,7 +58,7 @@ def _cells(s: Scores) -> list[str]:
 def _by_split(outcome: Outcome, splits: Sequence[str]) -> str:
     found = {(row.split, row.family): row for row in outcome.rows}
     heads = [f"{split}: margin, recovered{_beside(split)}" for split in splits]
-    families = [family for family in outcome.plan.families if any((split, family) in found for split in splits)]
+    families = dict.fromkeys(row.family for row in outcome.rows)
     lines = [[family, *(_both(found.get((split, family))) for split in splits)] for family in families]
     return _table(["family", *heads], lines)
 
@@ -86,4 +86,4 @@ def _by_steps(outcome: Outcome, split: str) -> str:
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (heads, rule, *lines))
+    return "\n".join("".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in (heads, rule, *lines))
