@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from infra.errors import UsageError
@@ -15,6 +15,14 @@ from training.evaluation.run import Form
 from training.evaluation.subject import Source, Subject, load_editor
 
 ALL = "all"  # splits
+MODEL = ("base", "adapter", "steps", "device", "tuned")
+EXCLUSIVE = {  # an option, and those that make no sense beside it
+    "export": (*MODEL, "benchmark", "results", "baseline", "system", "save_results"),
+    "results": (*MODEL, "baseline", "save_results"),
+    "baseline": MODEL,
+    "benchmark": ("seed", "size"),
+    "as_json": ("as_markdown",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,34 +58,13 @@ class Asked:
     def __post_init__(self) -> None:
         if self.suite != "scenes":
             raise UsageError(f"There is no suite {self.suite}. Use --suite scenes.")
-        for option, others in self._exclusive():
-            if others:
-                raise UsageError(f"{option} does not go with {', '.join(others)}: leave one of them out.")
+        given = {each.name for each in fields(self) if getattr(self, each.name) != each.default}
+        for option, unfit in EXCLUSIVE.items():
+            if option in given and (others := given.intersection(unfit)):
+                names = ", ".join(sorted(map(_as_typed, others)))
+                raise UsageError(f"{_as_typed(option)} does not go with {names}: leave one of them out.")
         if self.partial and not self.results:
             raise UsageError("--partial is about --results, of which none are given.")
-
-    def _exclusive(self) -> list[tuple[str, list[str]]]:
-        """Options that were given, each with those among the others that make no sense beside it."""
-        model = {
-            "--base": self.base,
-            "--adapter": self.adapter,
-            "--steps": self.steps,
-            "--device": self.device != "cpu",
-            "options of memory and speed": self.tuned != PLAIN,
-        }
-        scored = {"--results": self.results, "--baseline": self.baseline, "--save-results": self.save_results}
-        table: list[tuple[str, object, dict[str, object]]] = [
-            ("--export", self.export, {**model, **scored, "--benchmark": self.benchmark, "--system": self.system}),
-            ("--results", self.results, {**model, "--baseline": self.baseline, "--save-results": self.save_results}),
-            ("--baseline", self.baseline, model),
-            ("--benchmark", self.benchmark, {"--seed": self.seed is not None, "--size": self.size}),
-            ("--json", self.as_json, {"--markdown": self.as_markdown}),
-        ]
-        return [
-            (option, [name for name, is_there in others.items() if is_there])
-            for option, given, others in table
-            if given
-        ]
 
     @property
     def form(self) -> Form:
@@ -110,8 +97,12 @@ class Asked:
         else:
             editor = load_editor(self.base, self.adapter, self.device, self.tuned)
             subject = source.edited(editor, self.adapter)
-        return replace(subject, name=self.system or subject.name, processes=self.processes)
+        return replace(subject, name=self.system or subject.name, wanted=self.processes)
 
     def saver(self) -> Saver | None:
         """Who keeps the results."""
         return Saver(self.save_results) if self.save_results else None
+
+
+def _as_typed(option: str) -> str:
+    return "memory and speed" if option == "tuned" else f"--{option.removeprefix('as_').replace('_', '-')}"

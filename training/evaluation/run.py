@@ -40,7 +40,7 @@ def make_room(*files: Path | None) -> None:
 def measure(subject: Subject, saver: Saver | None = None) -> tuple[Outcome, Sheet]:
     """Run a plan, with progress on stderr; `saver` keeps the results."""
     started, sheet, rows = time.monotonic(), Sheet(), []
-    processes = subject.share_of
+    processes = subject.processes
     with Meter("Scoring", subject.plan, Console(stderr=True)) as meter:
 
         def shown(case: Shown) -> None:

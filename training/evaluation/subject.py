@@ -33,7 +33,7 @@ class Subject:
     cases: Cases
     plan: Plan
     adapter: str | None = None
-    processes: int | None = None
+    wanted: int | None = None  # processes
 
     @property
     def editor(self) -> Editor | None:
@@ -41,13 +41,18 @@ class Subject:
         return self.system.editor if isinstance(self.system, Edited) else None
 
     @property
-    def share_of(self) -> int:
-        """How many processes do the work: those asked for, or the cores, but one where it cannot be shared."""
+    def processes(self) -> int:
+        """How many do the work: as many as wanted, or one for each core, but one where it cannot be shared.
+
+        Raises:
+            UsageError: more are wanted than can be.
+        """
         editor = self.editor
-        alone = editor is not None and (editor.family.device.type != "cpu" or editor.tuned.compile)
-        if alone and (self.processes or 1) > 1:
+        if editor is None or (editor.family.device.type == "cpu" and not editor.tuned.compile):
+            return self.wanted or cores()
+        if (self.wanted or 1) > 1:
             raise UsageError("What runs on a GPU or is compiled stays in one process. Leave --processes out.")
-        return 1 if alone else self.processes or cores()
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
