@@ -90,7 +90,8 @@ class Drawn:
     def trial(self, ask: Ask) -> Trial:
         """Draw one."""
         generator = _generator(ask.family, ask.split, self.seed, ask.first)
-        return _draw_trial(ask, (self.size, self.size), generator, self.demonstrated)
+        with torch.inference_mode(False):  # photographs are kept, and may be learned from later
+            return _draw_trial(ask, (self.size, self.size), generator, self.demonstrated)
 
 
 def draw_trials(family: str, split: str, *, count: int, seed: int, size: int) -> Iterator[Trial]:
