@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from training.evaluation.plan import SPLITS
 from training.evaluation.processes import spread
 from training.evaluation.results import Saver, read_results
 from training.evaluation.suite import Row, evaluate
-from training.evaluation.systems import BASELINES
+from training.evaluation.systems import BASELINES, Edited
 from training.scenes import EVERY_FAMILY
 
 PLAN = Plan(families=("tone", "recolour+scale", "mirror"), cases=3, size=32)
@@ -93,12 +91,9 @@ def test_an_editor_is_asked_the_cases_of_a_folder(benchmark, tiny_base, tmp_path
 
 
 def test_several_processes_give_the_same_scores(tiny_base):
-    few = ["--base", str(tiny_base), "--cases", "3", "--size", "32", "--family", "tone", "--family", "mirror", "--json"]
-    command = [sys.executable, "-c", "from infra.cli import main; main()", "evaluate", *few, "--processes", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    together = json.loads(done.stdout)
-    assert "2 processes" in together["machine"]
-    assert together["results"] == scored(*few[:-1])["results"]
+    system, cases = Edited(Editor.load(tiny_base, device="cpu")), Drawn(seed=0, size=32)
+    plan = replace(PLAN, families=("tone", "mirror"), steps=(1,))
+    assert list(evaluate(system, cases, plan, processes=2)) == list(evaluate(system, cases, plan))
 
 
 def test_a_process_that_dies_is_told():
