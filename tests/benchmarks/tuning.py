@@ -58,7 +58,8 @@ def run() -> None:
 
 def _seconds(editors: dict[Way, Editor]) -> dict[Way, float]:
     """Best seconds of a batch each, after a warm-up."""
-    drawn = draw_tuples(FAMILIES["background"], IMAGES, 3, (64, 64), torch.Generator().manual_seed(0))
+    side = Plan().fit(next(iter(editors.values()))).size
+    drawn = draw_tuples(FAMILIES["background"], IMAGES, 3, (side, side), torch.Generator().manual_seed(0))
     before, after = to_image(drawn.before[0, 0]), to_image(drawn.after[0, 0])
     queries = [to_image(image) for image in drawn.before[:, 2]]
     best = dict.fromkeys(editors, float("inf"))
