@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from math import isqrt
 from statistics import fmean
 
 import torch
@@ -20,7 +21,7 @@ def run() -> None:
     print(f"one pair, one image, {STEPS} steps, best of {ROUNDS} rounds in turn, one thread\n")
     print("| side | compact | pair tokens | cache MB | remembering ms | is faster | edit ms | is faster |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    trained = Plan().fit(Editor.load()).size
+    trained = isqrt(Editor.load().max_area)
     for side in (trained, 2 * trained):
         _tell_speed(side)
     print(f"\nsplit objects, trained families, {CASES} cases each\n")

@@ -1,6 +1,7 @@
 """What batch invariance costs on a CPU: batches that share products, batches that do not, and images one by one."""
 
 import time
+from math import isqrt
 from unittest.mock import patch
 
 from torch import nn
@@ -8,7 +9,6 @@ from torch import nn
 from pipelines.transfer import Editor, Prefix
 from pipelines.transfer.invariance import BatchInvariantLinear
 from tests.benchmarks.attention import pictures
-from training.evaluation.plan import Plan
 
 SIZES = ((16, 48), (32, 48), (64, 64))  # pixels: 3, 6 and 16 tokens; and the base's own
 BATCH, STEPS, ROUNDS = 8, 4, 12
@@ -16,7 +16,7 @@ BATCH, STEPS, ROUNDS = 8, 4, 12
 
 def run() -> None:
     editor = Editor.load()
-    side = Plan().fit(editor).size
+    side = isqrt(editor.max_area)
     shown = pictures(2, side)
     prefix = editor.remember([(shown[0], shown[1])])
     print(f"batch {BATCH}, {STEPS} steps, the best of {ROUNDS} rounds in turn; 1 is a batch that shares products\n")
