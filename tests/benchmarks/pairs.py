@@ -2,11 +2,11 @@
 
 A seed draws one edit of a family that the base was never shown. An adapter learns it from so many pairs, with the
 settings that are usual on the base (in one process; steps as for few pairs, so that a training takes the same time
-whatever their number), and is asked to do it to objects of classes that neither it nor the base has seen. The base alone
-is asked the same. With `--old`, what the base could do before is measured too, with and without the adapter.
+whatever their number), and is asked to do it to objects of classes that neither it nor the base has seen. The base
+alone is asked the same. With `--old`, what the base could do before is measured too, with and without the adapter.
 
-FILE gets a line for each training as soon as it is done. What is there already is not run again, so that the same command
-goes on after a stop. Without names all of `USUAL` is run, what tells most first.
+FILE gets a line for each training as soon as it is done. What is there already is not run again, so that the same
+command goes on after a stop. Without names all of `USUAL` is run, what tells most first.
 """
 
 from __future__ import annotations

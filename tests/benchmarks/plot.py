@@ -20,8 +20,8 @@ SCORES = (("recovered", 100, "edit recovered, %"), ("changed", 1, "changed regio
 
 
 def main(source: Path, picture: Path) -> None:
-    """Recovered and changed-region PSNR over the number of pairs: a colour for each family, a thin line for each seed, that
-    is for each edit, their mean thick, the base alone dashed. Prints the table."""
+    """Recovered and changed-region PSNR over the number of pairs: a colour for each family, a thin line for each seed
+    (that is, each edit), their mean thick, the base alone dashed. Prints the table."""
     rows = rows_of(source)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, (key, scale, title) in zip(axes, SCORES, strict=True):
