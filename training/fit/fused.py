@@ -1,7 +1,7 @@
 """LoRA layers in fewer passes over memory, while they are trained in float32 on a CPU.
 
-PEFT adds the product of a LoRA to that of the base as tensors of their own, scaled, forth and back. Here they are summed
-as they are multiplied; the mathematics is the same.
+PEFT adds the product of a LoRA to that of the base as tensors of their own, scaled, forth and back. Here they are
+summed as they are multiplied; the mathematics is the same.
 
 Letters: N rows of all images, I and O channels in and out, R the rank.
 """
