@@ -89,8 +89,8 @@ def measure(task: Task, cases: int, old_cases: int, known: Sequence[dict[str, An
         return vars(next(iter(evaluate_scenes(editor, plan, demonstrated=parameters))).scores)
 
     def could() -> dict[str, Any]:
-        plan = Plan(families=told.rehearsal, cases=old_cases)
-        return {row.family: vars(row.scores) for row in evaluate_scenes(editor, plan)} if old_cases else {}
+        rows = evaluate_scenes(editor, Plan(families=told.rehearsal, cases=old_cases)) if old_cases else ()
+        return {row.family: vars(row.scores) for row in rows}
 
     about = {"base": editor.revision[:12], "cases": cases, "old_cases": old_cases}
     same = [row for row in known if all(row[name] == value for name, value in about.items())]
