@@ -12,7 +12,7 @@ from pipelines.transfer.loading import Quantised
 Precision = Literal["float32", "bfloat16"]
 FEW = 5  # pairs; from here on there is enough to fill a higher rank
 MANY = 17  # pairs; from here on more of them take more steps
-LOOKS = 6  # at the held-out pairs, at least; every 50 steps where these are many
+LOOKS = 8  # at the held-out pairs, at least; every 50 steps where these are many
 
 
 @dataclass(frozen=True, kw_only=True)
