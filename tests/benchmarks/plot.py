@@ -1,6 +1,5 @@
 """The plot and the table of `pairs.py`: `python -m tests.benchmarks.plot FILE.jsonl PICTURE.png`."""
 
-import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -75,7 +74,7 @@ def _old(row: dict[str, Any]) -> str:
     }
     if not gained:
         return ""
-    worst = min(gained, key=lambda name: gained.get(name, math.inf))
+    worst = min(gained, key=gained.__getitem__)
     return f"{fmean(gained.values()):+.1f} ({worst} {gained[worst]:+.0f})"
 
 
