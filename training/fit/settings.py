@@ -12,7 +12,8 @@ from pipelines.transfer.loading import Quantised
 Precision = Literal["float32", "bfloat16"]
 FEW = 5  # pairs; from here on there is enough to fill a higher rank
 MANY = 17  # pairs; from here on more of them take more steps
-LOOKS = 8  # at the held-out pairs, at least; every 50 steps where these are many
+LOOKS = 8  # at the held-out pairs in a training; they are no nearer to each other and no further apart than:
+NEAR, FAR = 10, 50  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,4 +83,4 @@ def usual_steps(pairs: int, least: int) -> int:
 
 def usual_looks(steps: int) -> int:
     """Steps from one look at the held-out pairs to the next."""
-    return max(1, min(50, steps // LOOKS))
+    return max(NEAR, min(FAR, steps // LOOKS))

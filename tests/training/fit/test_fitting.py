@@ -299,7 +299,7 @@ def test_an_editor_wears_what_was_trained(fit, tmp_path, scene):
 def test_usual_settings_grow_with_the_pairs_and_nonsense_is_refused():
     assert [usual_rank(count) for count in (1, 4, 5, 42)] == [16, 16, 32, 32]
     assert [usual_steps(count, 500) for count in (1, 5, 17, 42)] == [500, 500, 500, 1235]
-    assert [usual_looks(steps) for steps in (1, 80, 300, 500)] == [1, 10, 37, 50]
+    assert [usual_looks(steps) for steps in (8, 80, 300, 500)] == [10, 10, 37, 50]
     for changes, said in (
         ({"steps": 0}, "--steps"),
         ({"precision": "int3"}, "float32 or bfloat16"),
