@@ -56,5 +56,5 @@ def fuse(transformer: nn.Module) -> None:
             module.__class__ = FusedLinear
 
 
-def _plain(weight: Tensor) -> bool:
+def _plain(weight: object) -> bool:
     return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
