@@ -10,8 +10,8 @@ python -m training.demo FOLDER writes
 python -m training.demo FOLDER --sheet draws
     FOLDER/sheet.png     pairs, pictures and what FOLDER/edited has of them, edit by edit
 
-Scenes are the first that the seed draws, whatever becomes of them. The photographs are held out from training; only the
-pair of `tone` is a crop of one that is not.
+Scenes are the first ones that the seeds draw, whatever becomes of them. All photographs are held out from training but the
+one in the pair of `tone`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.catalog import manifest
+from pipelines.transfer.pictures import to_tensor
 from training.evaluation.suite import to_image
 from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, Scene, draw_scenes, render
 from training.scenes.draw import Uniform
@@ -38,11 +39,11 @@ RED_LEFT = (0.95, 0.9, 0.8, 0.5, 0.4)  # parameters of the composition `recolour
 PAIRS = 8  # of it
 SIZE = (384, 384)  # height, width in pixels
 SIZES = (SIZE, (384, 288), (288, 384))
-PHOTO_SIZE = (256, 384)
+PAIRED_PHOTO = "china"
 EDITS = {  # family: its parameters in the pair
     "background": (0.09, 0.75, 0.85, 0.5),
     "recolour": (0.95, 0.9, 0.8),
-    "tone": (0.5, 0.6, 0.15, 0.95),
+    "tone": (0.25, 0.6, 0.1, 0.1),
     "add": (0.25, 0.3, 0.7, 0.15, 1.0),
     "remove": (0.2,),
     "translate": (0.5, 0.5),
@@ -73,11 +74,20 @@ def write_demo(folder: Path) -> None:
 
 def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Generator) -> None:
     family = FAMILIES[name]
-    size, photos = (PHOTO_SIZE, 1.0) if family.on_photos else (SIZE, 0.0)
-    scene = draw_scenes(1, size, generator, classes=_drawn(family.subjects, False, generator), photo_share=photos)
-    scene = _patched(scene, name, generator)
+    classes = _drawn(family.subjects, False, generator)
+    scene = _patched(draw_scenes(1, SIZE, generator, classes=classes), name, generator)
+    size = SIZE
+    if family.on_photos:
+        scene, size = _photographed(scene, PAIRED_PHOTO)
     _save(render(scene, size)[0], folder / f"{name}_before.png")
     _save(render(family.apply(scene, parameters), size)[0], folder / f"{name}_after.png")
+
+
+def _photographed(scene: Scene, name: str) -> tuple[Scene, tuple[int, int]]:
+    """A photograph instead of what a scene draws, and its height and width."""
+    with Image.open(PHOTOGRAPHS / f"{name}.jpg") as photo:
+        pixels = to_tensor([photo.convert("RGB")]) / 2 + 0.5
+    return scene.with_(photo=pixels, is_photo=torch.ones(1, dtype=torch.bool)), (pixels.shape[2], pixels.shape[3])
 
 
 def _write_queries(folder: Path, name: str, generator: torch.Generator) -> None:
@@ -106,7 +116,9 @@ def _patched(scene: Scene, name: str, generator: torch.Generator) -> Scene:
 def _before_photograph(scene: Scene, generator: torch.Generator) -> Tensor:
     """(3, H, W): what is seen before black, and the photograph as far as white would be seen through."""
     bare = scene.with_(texture=scene.texture * torch.tensor([1.0, 0.0])[:, None])
-    black, white = (render(bare.with_(backdrop=torch.full_like(scene.backdrop, level)), SIZE)[0] for level in (0.0, 1.0))
+    black, white = (
+        render(bare.with_(backdrop=torch.full_like(scene.backdrop, level)), SIZE)[0] for level in (0.0, 1.0)
+    )
     return black + (white - black) * crops(1, SIZE, generator, "held_out")[0]
 
 
@@ -143,9 +155,10 @@ def write_sheet(folder: Path) -> Path:
         queries = [str(path.resolve()) for path in sorted((folder / "catalog" / name).iterdir())]
         shown = [*pair, *(path for query in queries for path in (query, made.get(query)))]
         rows.append(SheetRow(name, [path and Image.open(path) for path in shown]))
-    sheet = contact_sheet(COLUMNS, rows, CELL).quantize(COLOURS, dither=Image.Dither.NONE)
+    sheet = contact_sheet(COLUMNS, rows, CELL)
+    palette = sheet.quantize(COLOURS, kmeans=2)
     place = folder / "sheet.png"
-    sheet.save(place, optimize=True)
+    sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(place, optimize=True)
     return place
 
 
