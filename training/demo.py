@@ -3,15 +3,15 @@
 python -m training.demo FOLDER writes
     FOLDER/products/     rendered products, some of classes the bundled base has never seen
     FOLDER/pairs/        EDIT_before.png and EDIT_after.png for each of EDITS
-    FOLDER/catalog/      for each edit three pictures to be edited: a product of a class that the base was trained on, and
+    FOLDER/catalog/      for each edit three pictures to be edited: a product of a class that the base was trained on,
                          two of classes it has never seen, the last before a photograph. For `tone`, photographs
     FOLDER/catalog.csv   those, with the pair that each is to be edited by; `background` leaves that to the job
     FOLDER/pairs/red-left/   pairs of an edit that the bundled base was never trained on, for training an adapter
 python -m training.demo FOLDER --sheet draws
     FOLDER/sheet.png     pairs, pictures and what FOLDER/edited has of them, edit by edit
 
-Scenes are the first ones that the seeds draw, whatever becomes of them. All photographs are held out from training but the
-one in the pair of `tone`.
+Scenes are the first ones that the seeds draw, whatever becomes of them. All photographs are held out from training but
+the one in the pair of `tone`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_two_of_three_pictures_show_what_the_base_has_never_seen(folder):
 def test_the_same_demo_every_time(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "EDITS", {"background": demo.EDITS["background"]})
     demo.write_demo(tmp_path)
-    again = [path for path in tmp_path.rglob("*.png")]
+    again = list(tmp_path.rglob("*.png"))
     assert again
     for path in again:
         assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path
