@@ -12,8 +12,11 @@ from torch import Tensor
 
 from pipelines.transfer.layout import Grid
 from training.scenes import EVERY_FAMILY, Family, Scene, draw_parameters, draw_subjects, join_scenes, render
+from training.scenes.uniform import Uniform
+from training.scenes.wear import wear
 
 RENDERED_TOGETHER = 64  # on a CPU: more fall out of its cache
+WORN = 0.1  # of the pictures that are shown have noise, and as many are JPEGs
 DIMS = max(family.dims + len(family.circular) for family in EVERY_FAMILY.values())  # circular ones count twice
 
 Encoder = Callable[[Tensor], Tensor]  # images B3HW in [-1, 1] -> tokens BSC
@@ -59,7 +62,9 @@ def draw_batch(
         size = (rows * multiple, columns * multiple)
         scenes = [draw_subjects(family, n, size, generator) for family, n in zip(families, counts, strict=True)]
         edited = [f.apply(scene, p) for f, scene, p in zip(families, scenes, parameters, strict=True)]
-        panels += [encode(_render(join_scenes(side), size) * 2 - 1) for side in (scenes, edited)]
+        panels += [_render(join_scenes(side), size) for side in (scenes, edited)]
+    panels[:3] = [wear(picture, Uniform(generator), WORN) for picture in panels[:3]]  # the truth stays clean
+    panels = [encode(picture * 2 - 1) for picture in panels]
     device = generator.device
     return Batch(
         before=panels[0],

@@ -15,6 +15,8 @@ from torch import Tensor
 from training.evaluation.plan import SPLITS
 from training.scenes import (
     EVERY_FAMILY,
+    HELD_OUT,
+    TRAINING,
     Family,
     Scene,
     draw_parameters,
@@ -74,15 +76,15 @@ def _draw_trial(
     generator: torch.Generator,
     demonstrated: Tensor | None,
 ) -> Trial:
-    held_out = SPLITS[split].held_out_objects
+    look = HELD_OUT if SPLITS[split].held_out_objects else TRAINING
     if demonstrated is None:
         edits_KD = draw_edits(family, generator, held_out=SPLITS[split].held_out_parameters)
     else:
         edits_KD = edits_about(family, demonstrated[None], generator)
-    pair = draw_subjects(family, 1, size, generator, held_out)
+    pair = draw_subjects(family, 1, size, generator, look)
     before = render(pair, size)[0]
     after, wrong_after = (render(family.apply(pair, edit[None]), size)[0] for edit in edits_KD[:2])
-    asked = [draw_subjects(family, 1, size, generator, held_out) for _ in range(queries)]
+    asked = [draw_subjects(family, 1, size, generator, look) for _ in range(queries)]
     return tuple(
         Case(
             before=before,

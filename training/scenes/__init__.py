@@ -4,7 +4,7 @@ A scene is a bundle of tensors, an edit family changes some of them, the rendere
 edit with the same parameters on two scenes gives `(before, after, query, truth)`.
 """
 
-from training.scenes.draw import draw_scenes
+from training.scenes.draw import BUSY, HELD_OUT, PLAIN, SPRITES, TRAINING, Look, draw_scenes
 from training.scenes.families import (
     COMPOSITIONS,
     EVERY_FAMILY,
@@ -22,15 +22,21 @@ from training.scenes.scene import Scene, join_scenes
 from training.scenes.tuples import Tuples, draw_tuples
 
 __all__ = [
+    "BUSY",
     "COMPOSITIONS",
     "EVERY_FAMILY",
     "FAMILIES",
+    "HELD_OUT",
     "HELD_OUT_CLASSES",
+    "PLAIN",
     "PRODUCTS",
     "RESERVED",
+    "SPRITES",
     "SUBJECTS",
+    "TRAINING",
     "UNSEEN_COMPOSITIONS",
     "Family",
+    "Look",
     "Scene",
     "Tuples",
     "draw_parameters",

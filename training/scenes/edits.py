@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.scenes.draw import Uniform
 from training.scenes.products import Joint
 from training.scenes.scene import Scene, affine, hsv_to_rgb
+from training.scenes.uniform import Uniform
 
 SITES = ((-0.22, -0.34), (0.22, -0.34), (-0.22, 0.02), (0.22, 0.02), (-0.22, 0.38), (0.22, 0.38))
 _PATCH_COLOUR = (0.85, 0.95)  # saturation and value of an added patch
@@ -22,7 +22,8 @@ def background(scene: Scene, p: Tensor) -> Scene:
     bottom = top * (0.45 + 0.55 * p[:, 3:4])
     horizon = torch.stack([torch.full_like(p[:, 0], 0.3), torch.full_like(p[:, 0], 0.8)], -1)
     plain = scene.texture * scene.texture.new_tensor([1.0, 0.0])[:, None]
-    return scene.with_(backdrop=torch.stack([top, bottom], 1), horizon=horizon, texture=plain)
+    photo = torch.where(scene.is_photo, scene.photo, -1)
+    return scene.with_(backdrop=torch.stack([top, bottom], 1), horizon=horizon, texture=plain, photo=photo)
 
 
 def tone(scene: Scene, p: Tensor) -> Scene:
@@ -69,8 +70,10 @@ def _with_patch(scene: Scene, place: Tensor, size: Tensor, radius: Tensor, colou
     slot = torch.full_like(scene.slots[:, :1], scene.colours.shape[1])
     return scene.with_(
         parts=torch.cat([scene.parts, part[:, None]], 1),
+        forms=torch.cat([scene.forms, torch.zeros_like(part[:, None, :3])], 1),
         slots=torch.cat([scene.slots, slot], 1),
         joints=torch.cat([scene.joints, torch.zeros_like(slot)], 1),
+        owners=torch.cat([scene.owners, torch.zeros_like(slot)], 1),
         colours=torch.cat([scene.colours, colour[:, None]], 1),
     )
 
@@ -88,15 +91,12 @@ def rotate(scene: Scene, p: Tensor) -> Scene:
 
 def scale(scene: Scene, p: Tensor) -> Scene:
     """Make the object smaller or larger, by a factor of 1.2 to 1.9."""
-    factor = torch.exp2(-_signed(p[:, 0], 0.25, 0.9))
-    return _moved(scene, torch.diag_embed(torch.stack([factor, factor], -1)))
+    return _moved(scene, _zoom(-_signed(p[:, 0], 0.25, 0.9)))
 
 
 def mirror(scene: Scene, p: Tensor) -> Scene:
     """Mirror the object: left to right, about a diagonal, upside down, about the other diagonal; discrete."""
-    angle = p[:, 0] * 1.5 * torch.pi
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    return _moved(scene, torch.stack([torch.stack([-cos, -sin], -1), torch.stack([-sin, cos], -1)], 1))
+    return _moved(scene, _mirror(p[:, 0]))
 
 
 def viewpoint(scene: Scene, p: Tensor) -> Scene:
@@ -104,6 +104,28 @@ def viewpoint(scene: Scene, p: Tensor) -> Scene:
     shear, squash = _signed(p[:, 0], 0.2, 0.7), 1.0 + 0.7 * p[:, 1]
     one, zero = torch.ones_like(shear), torch.zeros_like(shear)
     return _moved(scene, torch.stack([torch.stack([squash, shear], -1), torch.stack([zero, one], -1)], 1))
+
+
+def turn(scene: Scene, p: Tensor) -> Scene:
+    """Turn the whole picture by 8 to 45 degrees, to either side."""
+    return _seen(scene, _turn(_signed(p[:, 0], 0.14, 0.8)))
+
+
+def zoom(scene: Scene, p: Tensor) -> Scene:
+    """See less or more of the scene, by a factor of 1.2 to 1.7."""
+    return _seen(scene, _zoom(-_signed(p[:, 0], 0.25, 0.75)))
+
+
+def pan(scene: Scene, p: Tensor) -> Scene:
+    """Everything moves: direction, distance."""
+    angle, distance = p[:, 0] * 2 * torch.pi, 0.15 + 0.35 * p[:, 1]
+    shift = -torch.stack([torch.cos(angle), torch.sin(angle)], -1) * distance[:, None]
+    return _seen(scene, torch.eye(2, device=p.device).repeat(len(p), 1, 1), shift)
+
+
+def flip(scene: Scene, p: Tensor) -> Scene:
+    """Mirror the whole picture, as `mirror` does the object; discrete."""
+    return _seen(scene, _mirror(p[:, 0]))
 
 
 def _signed(p: Tensor, low: float, high: float) -> Tensor:
@@ -117,12 +139,31 @@ def _turn(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)
 
 
+def _zoom(octaves: Tensor) -> Tensor:
+    return torch.diag_embed(torch.exp2(octaves)[:, None].expand(-1, 2))
+
+
+def _mirror(choice: Tensor) -> Tensor:
+    """About the vertical, a diagonal, the horizontal, the other diagonal."""
+    cos, sin = torch.cos(choice * 1.5 * torch.pi), torch.sin(choice * 1.5 * torch.pi)
+    return torch.stack([torch.stack([-cos, -sin], -1), torch.stack([-sin, cos], -1)], 1)
+
+
 def _moved(scene: Scene, turn: Tensor | None = None, shift: Tensor | None = None) -> Scene:
-    """Move the object about the middle of the picture: `turn` (B, 2, 2) leads from the new places to the old ones."""
+    """Move the object: `turn` (B, 2, 2) leads from the new places to the old ones, about the object's own middle."""
     old = scene.pose[:, :, :2]
-    turned = old if turn is None else old @ turn
-    offset = scene.pose[:, :, 2] if shift is None else scene.pose[:, :, 2] - (old @ shift[..., None])[..., 0]
-    return scene.with_(pose=affine(turned, offset))
+    if shift is not None:
+        return scene.with_(pose=affine(old, scene.pose[:, :, 2] - (old @ shift[..., None])[..., 0]))
+    assert turn is not None
+    turned = old @ turn
+    return scene.with_(pose=affine(turned, scene.middle - (turned @ scene.place[..., None])[..., 0]))
+
+
+def _seen(scene: Scene, turn: Tensor, shift: Tensor | None = None) -> Scene:
+    """Move the whole picture about its middle: `turn` and then `shift` (B, 2) lead from new places to old ones."""
+    old = scene.camera[:, :, :2]
+    moved = scene.camera[:, :, 2] if shift is None else scene.camera[:, :, 2] + (old @ shift[..., None])[..., 0]
+    return scene.with_(camera=affine(old @ turn, moved))
 
 
 def pose(scene: Scene, p: Tensor) -> Scene:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from training.scenes import edits
-from training.scenes.draw import Uniform, draw_scenes
+from training.scenes.draw import TRAINING, Look, draw_scenes
 from training.scenes.scene import Scene
+from training.scenes.uniform import Uniform
 
 HELD_OUT_BAND = (0.65, 0.80)  # of the first parameter: never shown in training
 PHOTO_SHARE = 0.4  # of the scenes of families that also make sense on photographs
@@ -23,13 +24,13 @@ PHOTO_SHARE = 0.4  # of the scenes of families that also make sense on photograp
 class Family:
     """One kind of edit. `apply(scene, parameters)` takes (B, dims) in [0, 1] and returns the edited scenes.
 
-    `choices` is the number of values of a discrete parameter; such a family has no held-out band, others have one in
+    `parameters` are what the dimensions are called. `choices` is the number of values of a discrete parameter; such a family has no held-out band, others have one in
     the `banded` dimensions. `circular` dimensions go round: 0 and 1 are the same. `subjects` names the classes it makes
     sense on.
     """
 
     name: str
-    dims: int
+    parameters: tuple[str, ...]
     apply: Callable[[Scene, Tensor], Scene]
     subjects: str = "products"
     on_photos: bool = False
@@ -39,24 +40,35 @@ class Family:
     choices: int | None = None
     band: tuple[float, float] = HELD_OUT_BAND
 
+    @property
+    def dims(self) -> int:
+        return len(self.parameters)
+
 
 def _named(*families: Family) -> dict[str, Family]:
     return {family.name: family for family in families}
 
 
+_COLOUR = ("hue", "saturation", "brightness")
+_MOTION = ("direction", "distance")
+
 _TRAINED = _named(
-    Family("background", 4, edits.background, circular=(0,)),
-    Family("tone", 4, edits.tone, on_photos=True),
-    Family("recolour", 3, edits.recolour, circular=(0,)),
-    Family("add", 5, edits.add),
-    Family("remove", 1, edits.remove, patched=True, choices=len(edits.SITES)),
-    Family("translate", 2, edits.translate, circular=(0,)),
-    Family("rotate", 1, edits.rotate),
-    Family("scale", 1, edits.scale),
-    Family("mirror", 1, edits.mirror, choices=4),
-    Family("viewpoint", 2, edits.viewpoint),
-    Family("pose", 3, edits.pose, subjects="figures"),
-    Family("bend", 1, edits.bend),
+    Family("background", (*_COLOUR, "falloff"), edits.background, circular=(0,)),
+    Family("tone", ("exposure", "contrast", "saturation", "temperature"), edits.tone, on_photos=True),
+    Family("recolour", _COLOUR, edits.recolour, circular=(0,)),
+    Family("add", ("across", "down", "size", "hue", "roundness"), edits.add),
+    Family("remove", ("site",), edits.remove, patched=True, choices=len(edits.SITES)),
+    Family("translate", _MOTION, edits.translate, circular=(0,)),
+    Family("rotate", ("angle",), edits.rotate),
+    Family("scale", ("factor",), edits.scale),
+    Family("mirror", ("axis",), edits.mirror, choices=4),
+    Family("viewpoint", ("shear", "squash"), edits.viewpoint),
+    Family("pose", ("raise", "spread", "lean"), edits.pose, subjects="figures"),
+    Family("bend", ("bow",), edits.bend),
+    Family("turn", ("angle",), edits.turn, on_photos=True),
+    Family("zoom", ("factor",), edits.zoom, on_photos=True),
+    Family("pan", _MOTION, edits.pan, on_photos=True, circular=(0,)),
+    Family("flip", ("axis",), edits.flip, on_photos=True, choices=4),
 )
 
 
@@ -69,7 +81,7 @@ def _compose(first: str, second: str) -> Family:
 
     return Family(
         f"{first}+{second}",
-        a.dims + b.dims,
+        (*(f"{first}.{name}" for name in a.parameters), *(f"{second}.{name}" for name in b.parameters)),
         apply,
         circular=a.circular + tuple(a.dims + dim for dim in b.circular),
         banded=a.banded + tuple(a.dims + dim for dim in b.banded),
@@ -89,8 +101,8 @@ UNSEEN_COMPOSITIONS = _named(
     _compose("background", "tone"),
 )
 RESERVED = _named(  # for training adapters: the base never sees them
-    Family("lid", 1, edits.lid, subjects="lidded"),
-    Family("swirl", 1, edits.swirl),
+    Family("lid", ("angle",), edits.lid, subjects="lidded"),
+    Family("swirl", ("angle",), edits.swirl),
 )
 EVERY_FAMILY = FAMILIES | COMPOSITIONS | UNSEEN_COMPOSITIONS | RESERVED
 
@@ -117,9 +129,9 @@ def parameter_distance(family: Family, a: Tensor, b: Tensor) -> Tensor:
 
 
 def draw_subjects(
-    family: Family, count: int, size: tuple[int, int], generator: torch.Generator, held_out: bool = False
+    family: Family, count: int, size: tuple[int, int], generator: torch.Generator, look: Look = TRAINING
 ) -> Scene:
-    """Scenes that suit the family, (H, W) pixels; `held_out` takes classes and photographs training never shows."""
-    share = PHOTO_SHARE if family.on_photos else 0.0
-    scene = draw_scenes(count, size, generator, family.subjects, held_out=held_out, photo_share=share)
+    """Scenes that suit the family, (H, W) pixels."""
+    share = PHOTO_SHARE if family.on_photos and not look.sprites else 0.0
+    scene = draw_scenes(count, size, generator, family.subjects, look=look, photo_share=share)
     return edits.with_patches(scene, Uniform(generator)) if family.patched else scene

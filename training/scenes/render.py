@@ -3,114 +3,164 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from training.scenes.scene import OWN_COLOURS, Scene, determinant
+from training.scenes import photos
+from training.scenes.scene import Scene, determinant, mapped
+from training.scenes.shapes import distance
+from training.scenes.surfaces import pattern
 
 _LUMA = (0.299, 0.587, 0.114)
 _SWIRL_REACH = 0.35  # squared distance at which a swirl has fallen to 1/e
+_PENUMBRA = 0.14  # width of the rim of cast shadows
+_SHINE_REACH = 0.012  # squared distance at which a highlight has fallen to 1/e
 
 
 def render(scene: Scene, size: tuple[int, int]) -> Tensor:
     """Render to (B, 3, H, W) in [0, 1]; `size` is (H, W) in pixels."""
-    points = _pixel_grid(size, scene.parts.device)
-    local = _warp(_to_object(points, scene.pose), scene)
-    pixel = 2.0 / min(size) / _scale_of(scene.pose)
-    image = _draw_backdrop(scene, points)
-    image = _draw_shadow(scene, image, local)
-    image = _draw_parts(scene, image, local, pixel)
-    if len(scene.photo):
-        image = torch.where(scene.is_photo[:, None, None, None], scene.photo, image)
+    points = mapped(_pixel_grid(size, scene.parts.device).expand(len(scene.parts), -1, -1, -1), scene.camera)
+    pixel = 2.0 / min(size) * _scale_of(scene.camera)
+    image = _draw_backdrop(scene, points, size)
+    image = _draw_shadows(scene, image, points)
+    image = _draw_parts(scene, image, points, pixel)
+    only = scene.is_photo.nonzero()[:, 0]
+    if len(only):
+        image = image.index_copy(0, only, _photograph(scene.rows(only), points[only], size))
     return _apply_tone(image, scene.tone)
 
 
 def _pixel_grid(size: tuple[int, int], device: torch.device) -> Tensor:
-    """(H, W, 2) x and y of the pixel centres; the short side spans [-1, 1]."""
+    """(2, H, W) x and y of the pixel centres; the short side spans [-1, 1]."""
     height, width = size
     short = min(size)
     y = (torch.arange(height, device=device) + 0.5 - height / 2) * (2 / short)
     x = (torch.arange(width, device=device) + 0.5 - width / 2) * (2 / short)
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)
-
-
-def _to_object(points: Tensor, pose: Tensor) -> Tensor:
-    """(B, 2, H, W) object coordinates of every pixel."""
-    turn, shift = pose[:, :, :2, None, None], pose[:, :, 2, None, None]
-    return turn[:, :, 0] * points[..., 0] + turn[:, :, 1] * points[..., 1] + shift
-
-
-def _warp(local: Tensor, scene: Scene) -> Tensor:
-    """Turn the middle of the object more than its rim, then bow it sideways."""
-    x, y = local.unbind(1)
-    swirl, bend = ((column * scene.handedness)[:, None, None] for column in scene.warp.unbind(-1))
-    angle = swirl * torch.exp(-(x * x + y * y) / _SWIRL_REACH)
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    x, y = cos * x + sin * y, cos * y - sin * x
-    return torch.stack([x + bend * (y * y - 0.15), y], 1)
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1])
 
 
 def _scale_of(pose: Tensor) -> Tensor:
-    return determinant(pose).abs().rsqrt()
+    return determinant(pose).abs().sqrt()
 
 
-def _draw_backdrop(scene: Scene, points: Tensor) -> Tensor:
+def _draw_backdrop(scene: Scene, points: Tensor, size: tuple[int, int]) -> Tensor:
     height, softness = scene.horizon[:, 0, None, None], scene.horizon[:, 1, None, None]
-    mix = ((points[..., 1] - height) / softness + 0.5).clamp(0, 1)[:, None]
+    mix = ((points[:, 1] - height) / softness + 0.5).clamp(0, 1)[:, None]
     top, bottom = scene.backdrop[:, 0, :, None, None], scene.backdrop[:, 1, :, None, None]
-    stripes = _stripes(points[..., 0], points[..., 1], scene.texture[:, 1])
-    return ((top * (1 - mix) + bottom * mix) * stripes[:, None]).clamp(0, 1)
-
-
-def _stripes(x: Tensor, y: Tensor, texture: Tensor) -> Tensor:
-    """(B, H, W) brightness about 1 of the texture (B, 3): waves per unit length, direction, strength."""
-    waves, direction, strength = (column[:, None, None] for column in texture.unbind(-1))
-    along = torch.cos(direction) * x + torch.sin(direction) * y
-    return 1 + strength * torch.sin(2 * torch.pi * waves * along)
-
-
-def _draw_shadow(scene: Scene, image: Tensor, local: Tensor) -> Tensor:
-    """A soft ellipse where the object stands; patches on it do not count."""
-    parts = scene.parts
-    drawn = ((parts[..., 4] > 0) & (scene.slots < OWN_COLOURS)).float()
-    floor = ((parts[..., 1] + parts[..., 4]) * drawn).amax(1)[:, None, None]
-    reach = (parts[..., 2:4].amax(-1) * drawn).amax(1)[:, None, None] * 1.3
-    distance = torch.hypot(local[:, 0] / reach, (local[:, 1] - floor) / 0.14)
-    depth = scene.light[:, 1, None, None] * (1.2 - distance).clamp(0, 1)
-    return image * (1 - depth[:, None])
-
-
-def _draw_parts(scene: Scene, image: Tensor, local: Tensor, pixel: Tensor) -> Tensor:
-    """Paint the parts back to front; the texture lies on those in the main colour."""
-    stripes = _stripes(local[:, 0], local[:, 1], scene.texture[:, 0])
-    shading = scene.light[:, 0, None, None]
-    for index in range(scene.parts.shape[1]):
-        part, slot = scene.parts[:, index], scene.slots[:, index]
-        distance, across = _distance(local, part)
-        drawn = (part[:, 4] > 0).float()[:, None, None]
-        cover = (0.5 - distance / pixel[:, None, None]).clamp(0, 1) * drawn
-        colour = scene.colours.gather(1, slot[:, None, None].expand(-1, 1, 3))[:, 0, :, None, None]
-        shade = (1 + shading * across.clamp(-1, 1)) * torch.where(slot[:, None, None] == 0, stripes, 1)
-        painted = (colour * shade[:, None]).clamp(0, 1)
-        image = image + cover[:, None] * (painted - image)
+    painted = pattern(points[:, 0], points[:, 1], scene.texture[:, 1])
+    image = ((top * (1 - mix) + bottom * mix) * painted[:, None]).clamp(0, 1)
+    behind = ((scene.photo >= 0) & ~scene.is_photo).nonzero()[:, 0]
+    if len(behind):
+        photo, contrast = (
+            _photograph(scene.rows(behind), points[behind], size),
+            scene.contrast[behind, None, None, None],
+        )
+        image = image.index_copy(0, behind, torch.lerp(photo.mean((2, 3), keepdim=True), photo, contrast))
     return image
 
 
-def _distance(local: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-    """Signed distance (B, H, W) to a rounded trapezoid, and the position across it in [-1, 1].
+def _photograph(scene: Scene, points: Tensor, size: tuple[int, int]) -> Tensor:
+    return photos.sample(scene.photo, mapped(points, scene.crop), min(size))
 
-    Exact for boxes, close enough for trapezoids: the half width is interpolated over the height.
-    """
-    cx, cy, top, bottom, height, radius, ring, angle = (column[:, None, None] for column in part.unbind(-1))
-    x, y = local[:, 0] - cx, local[:, 1] - cy
+
+def _local(scene: Scene, points: Tensor) -> Tensor:
+    """(B, 2, H, W) where on the object the places of the scene are."""
+    local = mapped(points, scene.pose)
+    if not scene.warp.any():
+        return local
+    centre = scene.middle[..., None, None]
+    x, y = (local - centre).unbind(1)
+    swirl, bend = ((column * scene.handedness)[:, None, None] for column in scene.warp.unbind(-1))
+    angle = swirl * torch.exp(-(x * x + y * y) / _SWIRL_REACH)  # the middle turns more than the rim ...
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = cos * x + sin * y, cos * y - sin * x
-    along = (y / height.clamp(min=1e-3)).clamp(-1, 1)
-    half = top + (bottom - top) * (along + 1) / 2
-    dx, dy = x.abs() - half + radius, y.abs() - height + radius
-    outside = torch.hypot(dx.clamp(min=0), dy.clamp(min=0))
-    distance = outside + torch.maximum(dx, dy).clamp(max=0) - radius
-    distance = torch.where(ring > 0, (distance + ring / 2).abs() - ring / 2, distance)
-    return distance, x / half.clamp(min=1e-3)
+    return torch.stack([x + bend * (y * y - 0.15), y], 1) + centre  # ... then all bows sideways
+
+
+def _draw_shadows(scene: Scene, image: Tensor, points: Tensor) -> Tensor:
+    """A soft ellipse where the object stands, and the object's outline, thrown away from the sun."""
+    local = _local(scene, points)
+    low, high = scene.box
+    middle, reach, floor = (low + high)[:, :1] / 2, 0.65 * (high - low)[:, :1], high[:, 1:]
+    away = torch.hypot((local[:, 0] - middle[..., None]) / reach[..., None], (local[:, 1] - floor[..., None]) / 0.14)
+    image = image * (1 - (scene.light[:, 1, None, None] * (1.2 - away).clamp(0, 1))[:, None])
+    lit = (scene.sun[:, 3] > 0).nonzero()[:, 0]
+    if not len(lit):
+        return image
+    some = scene.rows(lit)
+    thrown = (some.sun[:, :2] * some.sun[:, 3:4])[..., None, None]
+    cover = _outline(some, _local(some, points[lit] + thrown))
+    return image.index_copy(0, lit, image[lit] * (1 - 0.45 * cover[:, None]))
+
+
+def _outline(scene: Scene, local: Tensor) -> Tensor:
+    """(B, H, W) soft cover of the object's own parts, or of its sprite."""
+    cover = torch.zeros_like(local[:, 0])
+    if len(scene.sprite):
+        cover = _sprite_at(scene.sprite, local)[:, 4]
+    drawn = scene.own & (scene.owners == 0)
+    for index in range(scene.parts.shape[1]):
+        rows = drawn[:, index].nonzero()[:, 0]
+        if len(rows):
+            away, _ = distance(local[rows], scene.parts[rows, index], scene.forms[rows, index])
+            cover = cover.index_copy(0, rows, torch.maximum(cover[rows], (0.5 - away / _PENUMBRA).clamp(0, 1)))
+    return cover
+
+
+def _draw_parts(scene: Scene, image: Tensor, points: Tensor, pixel: Tensor) -> Tensor:
+    """Paint the parts back to front; texture and light lie on the object, bystanders are plain."""
+    local = _local(scene, points)
+    textured = pattern(local[:, 0], local[:, 1], scene.texture[:, 0])
+    lit, shine = _light(scene, points)
+    edge = pixel * scene.softness
+    if len(scene.sprite):
+        image = _draw_sprite(scene, image, local, lit, textured)
+    for index in range(scene.parts.shape[1]):
+        rows = (scene.parts[:, index, 4] > 0).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        part, slot, owner = scene.parts[rows, index], scene.slots[rows, index], scene.owners[rows, index]
+        own, pose = (owner == 0)[:, None, None], scene.pose[rows]
+        places = local[rows]
+        if not own.all():
+            theirs = scene.others[rows, (owner - 1).clamp(min=0)]
+            pose = torch.where(own, pose, theirs)
+            places = torch.where(own[:, None], places, mapped(points[rows], theirs))
+        away, across = distance(places, part, scene.forms[rows, index])
+        cover = (0.5 - away / (edge[rows] * _scale_of(pose))[:, None, None]).clamp(0, 1)
+        colour = scene.colours[rows, slot][..., None, None]
+        shade = 1 + scene.light[rows, 0, None, None] * across.clamp(-1, 1)
+        shade = (
+            shade * torch.where(own, lit[rows], 1) * torch.where(own & (slot == 0)[:, None, None], textured[rows], 1)
+        )
+        gloss = shine[rows] * (own & (slot < 2)[:, None, None])
+        painted = (colour * shade[:, None] + gloss[:, None]).clamp(0, 1)
+        image = image.index_copy(0, rows, torch.lerp(image[rows], painted, cover[:, None]))
+    return image
+
+
+def _light(scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, H, W) how bright the sun makes the side of the object that it comes from, and what it adds as a highlight."""
+    sun = scene.sun[..., None, None]
+    if not scene.sun[:, 2:].any():
+        return torch.ones_like(points[:, 0]), torch.zeros_like(points[:, 0])
+    from_middle = points - scene.place[..., None, None]
+    towards = from_middle[:, 0] * sun[:, 0] + from_middle[:, 1] * sun[:, 1]
+    spot = (from_middle - 0.2 * sun[:, :2]).square().sum(1)
+    return 1 + sun[:, 2] * (2 * towards).clamp(-1, 1), sun[:, 4] * torch.exp(-spot / _SHINE_REACH)
+
+
+def _draw_sprite(scene: Scene, image: Tensor, local: Tensor, lit: Tensor, textured: Tensor) -> Tensor:
+    """Its own paint, and the main colour where it leaves room for it."""
+    painted = _sprite_at(scene.sprite, local)
+    ink, main, cover = painted[:, :3], painted[:, 3:4], painted[:, 4:]
+    colour = scene.colours[:, 0, :, None, None] * (main * textured[:, None])
+    return image * (1 - cover) + ((ink + colour) * lit[:, None]).clamp(0, 1)
+
+
+def _sprite_at(sprite: Tensor, local: Tensor) -> Tensor:
+    """(B, 5, H, W) the sprite, which spans [-1, 1], at places on the object; nothing beyond it."""
+    return F.grid_sample(sprite, local.permute(0, 2, 3, 1), mode="bilinear", align_corners=False)
 
 
 def _apply_tone(image: Tensor, tone: Tensor) -> Tensor:

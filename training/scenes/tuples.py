@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.scenes.draw import HELD_OUT, TRAINING
 from training.scenes.families import Family, draw_parameters, draw_subjects
 from training.scenes.render import render
 
@@ -34,7 +35,7 @@ def draw_tuples(
     `held_out` takes classes, photographs and parameters that training never shows.
     """
     parameters = draw_parameters(family, edits, generator, held_out)
-    scene = draw_subjects(family, edits * scenes, size, generator, held_out)
+    scene = draw_subjects(family, edits * scenes, size, generator, HELD_OUT if held_out else TRAINING)
     after = family.apply(scene, parameters.repeat_interleave(scenes, 0))
     shape = (edits, scenes, 3, *size)
     return Tuples(render(scene, size).view(shape), render(after, size).view(shape), parameters)
