@@ -26,13 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.catalog import manifest
-from pipelines.transfer.pictures import to_tensor
 from training.evaluation.suite import to_image
 from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, Scene, draw_scenes, render
-from training.scenes.draw import Uniform
 from training.scenes.edits import with_patches
 from training.scenes.photos import FOLDER as PHOTOGRAPHS
-from training.scenes.photos import SPLITS, crops
+from training.scenes.photos import NAMES, SPLITS, draw_crops
+from training.scenes.uniform import Uniform
 from training.sheet import SheetRow, contact_sheet
 
 RED_LEFT = (0.95, 0.9, 0.8, 0.5, 0.4)  # parameters of the composition `recolour+translate`
@@ -84,10 +83,12 @@ def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Ge
 
 
 def _photographed(scene: Scene, name: str) -> tuple[Scene, tuple[int, int]]:
-    """A photograph instead of what a scene draws, and its height and width."""
+    """A whole photograph instead of what a scene draws, and its height and width."""
     with Image.open(PHOTOGRAPHS / f"{name}.jpg") as photo:
-        pixels = to_tensor([photo.convert("RGB")]) / 2 + 0.5
-    return scene.with_(photo=pixels, is_photo=torch.ones(1, dtype=torch.bool)), (pixels.shape[2], pixels.shape[3])
+        width, height = photo.size
+    whole = torch.tensor([[min(height, width) / width, 0.0, 0.0], [0.0, min(height, width) / height, 0.0]])
+    photo_index, yes = torch.tensor([NAMES.index(name)]), torch.ones(1, dtype=torch.bool)
+    return scene.with_(photo=photo_index, crop=whole[None], is_photo=yes), (height, width)
 
 
 def _write_queries(folder: Path, name: str, generator: torch.Generator) -> None:
@@ -100,8 +101,8 @@ def _write_queries(folder: Path, name: str, generator: torch.Generator) -> None:
     for index, (held_out, busy) in enumerate(((False, False), (True, False), (True, True)), start=1):
         classes = _drawn(family.subjects, held_out, generator)
         scene = _patched(draw_scenes(1, SIZE, generator, classes=classes), name, generator)
-        picture = _before_photograph(scene, generator) if busy else render(scene, SIZE)[0]
-        _save(picture, folder / f"{index} {classes[0]}.png")
+        scene = _before_photograph(scene, generator) if busy else scene
+        _save(render(scene, SIZE)[0], folder / f"{index} {classes[0]}.png")
 
 
 def _drawn(subjects: str, held_out: bool, generator: torch.Generator) -> tuple[str]:
@@ -113,13 +114,9 @@ def _patched(scene: Scene, name: str, generator: torch.Generator) -> Scene:
     return with_patches(scene, Uniform(generator)) if FAMILIES[name].patched else scene
 
 
-def _before_photograph(scene: Scene, generator: torch.Generator) -> Tensor:
-    """(3, H, W): what is seen before black, and the photograph as far as white would be seen through."""
-    bare = scene.with_(texture=scene.texture * torch.tensor([1.0, 0.0])[:, None])
-    black, white = (
-        render(bare.with_(backdrop=torch.full_like(scene.backdrop, level)), SIZE)[0] for level in (0.0, 1.0)
-    )
-    return black + (white - black) * crops(1, SIZE, generator, "held_out")[0]
+def _before_photograph(scene: Scene, generator: torch.Generator) -> Scene:
+    which, crop = draw_crops(1, SIZE, generator, "held_out")
+    return scene.with_(photo=which, crop=crop, contrast=torch.ones(1))
 
 
 def _write_table(folder: Path) -> None:
