@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo picture test test-all lint bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +18,15 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## Edit small catalogs, each from one pair, and say where the reports are
-	$(BIN)/python -m training.demo demo-output
-	@for edit in background:products recolour:products add:products tone:photographs; do \
-	  set -- $$(echo $$edit | tr ':' ' '); \
-	  command="edit-transfer apply --pair demo-output/$${1}_before.png demo-output/$${1}_after.png --input demo-output/$$2 --output demo-output/edited/$$1"; \
-	  echo "\n$$ $$command"; $(BIN)/$$command || exit $$?; \
-	done
+	@$(BIN)/python -m training.demo demo-output
+	@$(call say,apply --pair demo-output/pairs/recolour_before.png demo-output/pairs/recolour_after.png --input demo-output/products --output demo-output/recoloured --restore)
+	@$(call say,apply --pair demo-output/pairs/background_before.png demo-output/pairs/background_after.png --input demo-output/catalog.csv --output demo-output/edited --restore)
+	@$(BIN)/python -m training.demo demo-output --sheet
+
+say = printf '\n$$ edit-transfer %s\n' '$(1)' && $(BIN)/edit-transfer $(1)
+
+picture: demo  ## Make the picture of the README
+	cp demo-output/sheet.png training/demo.png
 
 test: $(READY)  ## Run the tests (minutes, on two cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

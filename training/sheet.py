@@ -22,9 +22,9 @@ class SheetRow:
     faint: bool = False
 
 
-def contact_sheet(columns: Sequence[str], rows: Sequence[SheetRow]) -> Image.Image:
-    """One picture with a heading over each column and a caption under each row."""
-    pitch = SIDE + GAP
+def contact_sheet(columns: Sequence[str], rows: Sequence[SheetRow], side: int = SIDE) -> Image.Image:
+    """One picture with a heading over each column and a caption under each row; pictures are `side` pixels large."""
+    pitch = side + GAP
     sheet = Image.new("RGB", (len(columns) * pitch + GAP, LINE + GAP + len(rows) * (pitch + LINE)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for index, name in enumerate(columns):
@@ -33,8 +33,8 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[SheetRow]) -> Image.Ima
         top = LINE + GAP + row_index * (pitch + LINE)
         for index, picture in enumerate(row.pictures):
             if picture is not None:
-                sheet.paste(_cell(picture, row.faint), (GAP + index * pitch, top))
-        draw.text((GAP, top + SIDE + 2), _fitting(row.caption, draw, font, sheet.width - 2 * GAP), INK, font)
+                sheet.paste(_cell(picture, side, row.faint), (GAP + index * pitch, top))
+        draw.text((GAP, top + side + 2), _fitting(row.caption, draw, font, sheet.width - 2 * GAP), INK, font)
     return sheet
 
 
@@ -45,11 +45,11 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _cell(picture: Image.Image, faint: bool) -> Image.Image:
+def _cell(picture: Image.Image, side: int, faint: bool) -> Image.Image:
     """A picture in its cell; small ones are enlarged with their pixels showing, instead of blurred."""
-    small = max(picture.size) * 2 <= SIDE
+    small = max(picture.size) * 2 <= side
     how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-    cell = ImageOps.pad(picture.convert("RGB"), (SIDE, SIDE), how, color=PAPER)
+    cell = ImageOps.pad(picture.convert("RGB"), (side, side), how, color=PAPER)
     return Image.blend(cell, Image.new("RGB", cell.size, PAPER), 0.6) if faint else cell
 
 

@@ -20,8 +20,8 @@ ROWS_AT_A_TIME = 1000
 SHOWN = """
 CREATE TEMP TABLE shown AS
 SELECT uri, relative_path, status, error_code, error, result_uri, width, height, seconds, scores['change'] AS change,
-       scores['kept'] AS kept, job_id, epoch(finished_at) AS finished
-FROM newest SEMI JOIN listed USING (uri)
+       scores['kept'] AS kept, job_id, epoch(finished_at) AS finished, before, after
+FROM newest JOIN (SELECT uri, before, after FROM listed) USING (uri)
 """
 TOTALS = """
 SELECT count(*) FILTER (status = 'done') AS done, count(*) FILTER (status = 'failed') AS failed,

@@ -33,11 +33,14 @@ AT_ONCE = 4  # pictures that are decoded at the same time
 
 @dataclass(frozen=True)
 class Tile:
-    """One edited image of a sheet; pictures are data URIs, None where the file is gone."""
+    """One edited image of a sheet; pictures are (what it is, data URI), the URI None where the file is gone.
+
+    own  whether its row brought a pair, which then comes first
+    """
 
     name: str
-    query: str | None
-    result: str | None
+    pictures: Sequence[tuple[str, str | None]]
+    own: bool
     width: int
     height: int
     change: float | None
@@ -149,8 +152,11 @@ def _tiles(rows: Sequence[dict[str, Any]]) -> list[Tile]:
 
 
 def _tile(row: dict[str, Any]) -> Tile:
-    query, result = _stored_thumbnail(row["uri"]), _stored_thumbnail(row["result_uri"])
-    return Tile(row["relative_path"], query, result, row["width"], row["height"], row["change"], row["kept"])
+    own = bool(row["before"] and row["after"])
+    shown = {"before": row["before"], "after": row["after"]} if own else {}
+    shown |= {"query": row["uri"], "result": row["result_uri"]}
+    pictures = [(word, _stored_thumbnail(uri)) for word, uri in shown.items()]
+    return Tile(row["relative_path"], pictures, own, row["width"], row["height"], row["change"], row["kept"])
 
 
 def _stored_thumbnail(uri: str) -> str | None:

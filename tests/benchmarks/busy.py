@@ -77,7 +77,7 @@ def _one_worker(folder: Path) -> None:
 
 
 def _job(folder: Path) -> None:
-    pair = [str(folder / f"demo/background_{side}.png") for side in ("before", "after")]
+    pair = [str(folder / f"demo/pairs/background_{side}.png") for side in ("before", "after")]
     output = folder / f"out-{time.monotonic_ns()}"
     _done(folder, "apply", "--pair", *pair, "--input", str(folder / "demo/products"), "--output", str(output))
 

@@ -16,7 +16,7 @@ from infra import store
 from pipelines.catalog import database, figures, manifest, parts, report
 from pipelines.catalog.chart import HEIGHT, WIDTH, chart
 from pipelines.catalog.figures import Throughput
-from pipelines.catalog.listing import Catalog, Input, Passed
+from pipelines.catalog.listing import Catalog, Input, Own, Passed
 from pipelines.catalog.summary import Summary
 from pipelines.catalog.variants import Edits
 from pipelines.catalog.work import Recipe, Variant
@@ -49,7 +49,11 @@ def reported(tmp_path, scene):
     )  # fmt: skip
 
     def write(rows, listed=None, **more) -> str:
-        inputs = [Input(each["uri"], each["relative_path"], "e", 1) for each in (listed or rows)]
+        owns = [Own(each.pop("before", None), each.pop("after", None)) for each in (listed or rows)]
+        inputs = [
+            Input(each["uri"], each["relative_path"], "e", 1, own=own)
+            for each, own in zip(listed or rows, owns, strict=True)
+        ]
         if inputs:
             list(parts.written(feed.folder, Catalog("", iter(inputs))))
         if rows:
@@ -125,6 +129,19 @@ def test_those_that_stand_out_come_first_and_the_sample_is_the_same_every_time(r
 def test_all_are_shown_where_they_fit_in_order(reported):
     page = reported([row(n, change=n / 100) for n in range(report.SHEET)])
     assert names_in(page) == [f"{n:07}.jpg" for n in range(report.SHEET)] and ">Results<" in page
+    assert "its own pair" not in page
+
+
+def test_a_row_that_brought_its_own_pair_shows_it(reported, tmp_path, scene):
+    pair = {side: str(tmp_path / f"{side}.png") for side in ("before", "after")}
+    for seed, place in enumerate(pair.values(), start=3):
+        scene(seed).save(place)
+    page = reported([row(1) | pair, row(2), row(3) | pair | {"after": "/nowhere/after.png"}])
+    of_the_job, results = page.split(">Results<")
+    assert of_the_job.count('alt="before"') == 1 and "its own pair" in results
+    own, usual, half = results.split("<figure>")[1:4]
+    assert 'alt="before"' in own and 'alt="after"' in own and "before" not in usual and "after is gone" in half
+    assert own.index("before") < own.index("after") < own.index("query") < own.index("result")
 
 
 def test_only_what_was_listed_counts_and_what_has_no_row_waits(reported):
