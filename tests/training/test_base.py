@@ -379,6 +379,9 @@ def test_each_phase_goes_on_from_the_one_before_or_from_the_bundled_base(tmp_pat
     assert start("--phase", "fine") == BUNDLED
     (tmp_path / "small" / "base").mkdir(parents=True)
     assert start("--phase", "fine") == tmp_path / "small" / "base"
+    assert start("--from-nothing", "--phase", "fine") is None
+    (tmp_path / "small" / "scores.json").touch()
+    assert start("--from-nothing", "--phase", "fine") == tmp_path / "small" / "base"  # what is over is not done again
 
 
 def test_impossible_orders_are_refused_in_a_sentence(tmp_path, monkeypatch):

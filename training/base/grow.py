@@ -60,7 +60,7 @@ def _orders(options: argparse.Namespace) -> Iterator[Order]:
     from pipelines.transfer.bases import BUNDLED
     from training.base.session import Order
 
-    for name in leading_to(options.phase) if options.from_nothing else [options.phase]:
+    for name in _phases(options):
         before, own = _start(options, name), options.folder / "vae"
         yield Order(
             phase=PHASES[name],
@@ -73,6 +73,14 @@ def _orders(options: argparse.Namespace) -> Iterator[Order]:
             compiled=not options.eager,
             processes=options.processes,
         )
+
+
+def _phases(options: argparse.Namespace) -> list[str]:
+    """The names of those to run; phases before the last one are over when they have been scored."""
+    from training.base.look import SCORES
+
+    leading = [name for name in leading_to(options.phase) if name != options.phase] if options.from_nothing else []
+    return [name for name in leading if not (options.folder / name / SCORES).exists()] + [options.phase]
 
 
 def _start(options: argparse.Namespace, name: str) -> Path | None:

@@ -85,7 +85,7 @@ MINIATURE = {
         tuples=632_000,
         rate=1.5e-3,
     ),
-    # Two CPU cores: four times the tokens. Its own shares were not kept; these are those of the next phase, in small.
+    # Two CPU cores: four times the tokens. Its shares and rate were not kept; these are like those of the next phase.
     "fine": Phase(
         after="small",
         panel=128,
@@ -110,7 +110,8 @@ MINIATURE = {
         tuples=55_232,
         rate=6e-4,
     ),
-    # One H200, 466 s after compilation, 4,600 tuples a second: every family.
+    # One H200, 466 s after compilation, 4,600 tuples a second: every family. In 15 % of the scenes a crop of a training
+    # photograph (contrast 0.35 to 1) stood behind the object, before and after alike.
     "wide": Phase(
         after="fine",
         panel=128,
