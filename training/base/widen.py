@@ -30,6 +30,7 @@ TOLERANCE = 1e-4  # of singular values: as functions of the noise level they are
 Parts = tuple[int, ...]  # of a dimension, in multiples of the width
 
 
+@torch.no_grad()
 def widen(model: Flux2Transformer2DModel, phase: Phase, seed: int = 0) -> Flux2Transformer2DModel:
     """A float32 transformer of the phase's size that computes what `model` does, to about a thousandth.
 
@@ -82,9 +83,8 @@ class _Grow:
     def __init__(self, model: Flux2Transformer2DModel, old: int, new: int) -> None:
         self.model, self.old, self.new = model, old, new
         levels = torch.linspace(0, 1000, LEVELS)
-        with torch.no_grad():
-            embedded = model.time_guidance_embed(levels.to(model.dtype), None).float()
-        self.levels = F.silu(embedded)  # (levels, old), what modulations read
+        embedded = model.time_guidance_embed(levels.to(model.dtype), None)
+        self.levels = F.silu(embedded.float())  # (levels, old), what modulations read
 
     def __call__(self, name: str, weight: Tensor, fresh: Tensor) -> Tensor:
         """The matrix as part of the larger one, of which `fresh` is a random example."""
