@@ -37,6 +37,7 @@ class Phase:
     tuples           when it is over, if no number of minutes is given
     rate             learning rate, which rises over `warmup` steps and falls to zero over the last `cooldown` of the
                      phase, a share of its tuples or minutes
+    muon             whether Muon updates the matrices inside blocks; AdamW updates all else
     ema              decay of the averaged weights, which are the base
     tell_every       steps between two lines of the log
     keep_seconds     between two checkpoints, each with a base beside it
@@ -54,6 +55,7 @@ class Phase:
     rate: float
     warmup: int = 200
     cooldown: float = 0.25
+    muon: bool = True
     ema: float = 0.999
     tell_every: int = 100
     keep_seconds: float = 60.0
@@ -160,7 +162,7 @@ DRY_RUNS = {
         keep_seconds=1.0,
         look_cases=2,
     ),
-    # from the bundled base, made larger: everything that a long run does
+    # from the bundled base, made larger; without Muon, which takes most of a step so small
     "dry": Phase(
         after="wide",
         panel=64,
@@ -171,6 +173,7 @@ DRY_RUNS = {
         tuples=24,
         rate=6e-4,
         warmup=4,
+        muon=False,
         tell_every=1,
         keep_seconds=1.0,
         look_cases=1,

@@ -190,7 +190,7 @@ def _schedule(order: Order) -> Schedule:
         seconds=order.seconds,
         warmup=phase.warmup,
         cooldown=phase.cooldown,
-        muon=True,
+        muon=phase.muon,
         ema=phase.ema,
         checkpoint_every=phase.keep_seconds,
         log_every=phase.tell_every,
