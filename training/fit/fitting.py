@@ -185,7 +185,6 @@ def _schedule(settings: Settings) -> Schedule:
         ema=settings.ema,
         weight_decay=0.0,
         log_every=math.gcd(LOG_EVERY, settings.judge_every, settings.steps),  # every look, and the end, are moments
-        checkpoint_every=settings.steps + 1,
     )
 
 
