@@ -233,6 +233,11 @@ def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimi
     return [adam, muon]
 
 
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are worth it: a CPU without the instructions takes 10 to 100 times as long."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def process() -> int:
     """Number of this process among those that train together."""
     return dist.get_rank() if dist.is_initialized() else 0

@@ -145,6 +145,43 @@ MINIATURE = {
         cooldown=0.4,
         ema=0.998,
     ),
+    # One CPU core, 94 minutes: edits about the object's own middle wherever it stands, then the scenes as they are now.
+    # The first 2,880 tuples still had the plain scenes and no edits of the whole picture; a step took a quarter of
+    # these tuples, in float32.
+    "general": Phase(
+        after="wide",
+        panel=128,
+        heads=12,
+        single=7,
+        grids=(SIXTY_FOUR,),
+        shares={
+            "background": 3,
+            "tone": 2,
+            "recolour": 3,
+            "add": 4,
+            "remove": 4,
+            "translate": 5,
+            "rotate": 6,
+            "scale": 4,
+            "mirror": 5,
+            "viewpoint": 3,
+            "pose": 4,
+            "bend": 3,
+            "turn": 1,
+            "zoom": 1,
+            "pan": 1,
+            "flip": 1,
+            "background+recolour": 1,
+            "background+translate": 1,
+            "recolour+scale": 1,
+            "add+tone": 1,
+        },
+        tuples=TUPLES,
+        rate=6e-4,
+        warmup=15,
+        cooldown=0.3,
+        ema=0.99,
+    ),
 }
 
 DRY_RUNS = {

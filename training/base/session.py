@@ -28,7 +28,7 @@ from training.base.recipe import Phase
 from training.base.transfer import TransferLoss
 from training.base.vae import draw_images
 from training.base.widen import check_growth, widen
-from training.loop import Progress, Schedule, Trainer, generator_for, process
+from training.loop import Progress, Schedule, Trainer, generator_for, process, quick_bfloat16
 
 READ_LAYERS = (2, 3, 4)  # whose values the auxiliary head reads: late enough to know, early enough to be of use
 FITTED = 800  # images to which the linear encoder is fitted
@@ -190,7 +190,7 @@ def _schedule(order: Order) -> Schedule:
         seconds=order.seconds,
         warmup=phase.warmup,
         cooldown=phase.cooldown,
-        muon=phase.muon,
+        muon=phase.muon and quick_bfloat16(torch.device(order.device)),  # torch's orthogonalises in bfloat16
         ema=phase.ema,
         checkpoint_every=phase.keep_seconds,
         log_every=phase.tell_every,

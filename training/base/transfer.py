@@ -15,7 +15,7 @@ from pipelines.transfer.layout import Grid, layout
 from training.base.batches import Batch, Encoder, draw_batch
 from training.base.heads import PairReader, Preview
 from training.base.recipe import Phase
-from training.loop import generator_for
+from training.loop import generator_for, quick_bfloat16
 from training.loss import importance
 
 ALL_NOISE = 0.7  # share of tuples at t = 1, where the edit is decided; the others have a logit-normal level
@@ -50,7 +50,8 @@ class TransferLoss:
     def __call__(self, step: int) -> tuple[Tensor, int]:
         """Loss of a step, and how many tuples it covers."""
         batch, generator = self.draw(step), generator_for(self.seed, step, self.family.device)
-        with torch.autocast(self.family.device.type, torch.bfloat16):
+        device = self.family.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=quick_bfloat16(device)):
             return self._loss_of(batch, generator), len(batch)
 
     def draw(self, step: int) -> Batch:
