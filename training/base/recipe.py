@@ -176,7 +176,7 @@ MINIATURE = {
             "recolour+scale": 1,
             "add+tone": 1,
         },
-        tuples=TUPLES,
+        tuples=6_500,
         rate=6e-4,
         warmup=15,
         cooldown=0.3,
