@@ -20,7 +20,7 @@ FAINTEST = 0.01  # difference that counts as an edge
 def picture_loss(pictures_B3HW: Tensor, truth_B3HW: Tensor, contrast: float = 0.0) -> Tensor:
     """Mean absolute error of pixels and of differences between neighbours; pictures in [-1, 1].
 
-    These two are smallest where an uncertain edge is smeared over all places in which it may be. With `contrast` the
+    A smear about the right place costs these two less than a sharp edge two pixels beside it. With `contrast` the
     strength of the edges about each pixel counts as well, wherever exactly they are: sharper, and further from the
     truth where the guess is wrong.
     """

@@ -5,8 +5,8 @@ the phase is. It runs in the background, detached from the terminal; the same co
 where it was killed. Every minute FOLDER/PHASE/base is renewed, an ordinary base in files of 14 MB at most, beside a
 checkpoint with all there is to go on with. With --minutes the rate falls to zero by then, however fast the machine is.
 
-Needs a checkout, torch, diffusers, transformers, accelerate, peft, safetensors, numpy, pillow and jinja2, and no
-network; scikit-image for the structural similarities of the last table.
+Needs a checkout, torch, diffusers, transformers, accelerate, peft, safetensors, numpy, pillow, pillow-heif,
+jinja2 and typer, and no network; scikit-image for the structural similarities of the last table.
 """
 
 from __future__ import annotations
