@@ -6,7 +6,8 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,15 +15,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Model = TypeVar("Model", bound=nn.Module)
 Loss = Callable[[int], tuple[Tensor, int]]  # step -> loss, samples it covers
+Notes = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How long and how fast to train. The rate warms up, stays, and falls to zero over the last `cooldown` share of
-    the steps, or of the `seconds` of a run that is bound by time.
+    the steps, or of the `seconds` of a run that is bound by time, in all its sessions together.
 
     With `muon`, matrices inside blocks are updated by Muon (Jordan et al., 2024; torch.optim.Muon), at AdamW's scale.
     """
@@ -36,8 +39,8 @@ class Schedule:
     muon: bool = False
     ema: float = 0.999
     clip: float = 1.0
-    checkpoint_every: int = 250
-    log_every: int = 50
+    checkpoint_every: float = 60.0  # seconds
+    log_every: int = 50  # steps
 
     def rate_at(self, step: int, done: float) -> float:
         """Learning rate of a step, when a share `done` in [0, 1] of the run lies behind."""
@@ -62,6 +65,8 @@ class Progress:
     loss: float
     samples: int
     samples_per_second: float
+    rate: float = 0.0
+    notes: Notes = field(default_factory=dict)
 
     def line(self) -> str:
         """For the terminal."""
@@ -78,37 +83,45 @@ class Trainer(Generic[Model]):
         self.model = model
         self.schedule = schedule
         self.folder = folder
-        self.started = time.monotonic()
+        self.began = self.saved = time.monotonic()
+        self.earlier = 0.0  # seconds trained in sessions before this one
         self.checkpoint = checkpoint or FullCheckpoint()
         self.average = copy.deepcopy(model).requires_grad_(False)
         self.optimisers = _optimisers(model, schedule)
         self.step = 0
-        self.first_step = 0  # of these optimisers, which warm up
         self.samples = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint.load(self)
 
-    def run(self, loss: Loss) -> Iterator[Progress]:
-        """Train to the end of the plan or of its time, one progress line every `log_every` steps; saves at the end."""
+    def run(self, loss: Loss, notes: Callable[[], Notes] = dict) -> Iterator[Progress]:
+        """Train to the end of the plan or of its time, one progress line every `log_every` steps, with what `notes`
+        says by then; saves at the end."""
         begun, seen, total = time.monotonic(), 0, torch.zeros(())
-        while (done := self._done()) < 1 or self.step == self.first_step:  # a slice takes at least one step
-            value, samples = self._advance(loss, self.schedule.rate_at(self.step - self.first_step, done))
+        while (done := self._done()) < 1:
+            rate = self.schedule.rate_at(self.step, done)
+            value, samples = self._advance(loss, rate)
             seen, total = seen + samples, total.to(value.device) + value  # no waiting for the device at every step
             if self.step % self.schedule.log_every == 0:
                 mean = float(total) / self.schedule.log_every
-                progress = Progress(self.step, done, mean, self.samples, seen / (time.monotonic() - begun))
+                speed = seen / (time.monotonic() - begun)
+                progress = Progress(self.step, done, mean, self.samples, speed, rate, notes())
                 self._log(progress)
                 yield progress
                 begun, seen, total = time.monotonic(), 0, torch.zeros(())
-            if self.step % self.schedule.checkpoint_every == 0:
+            if time.monotonic() - self.saved >= self.schedule.checkpoint_every:
                 self.save()
         self.save()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained, in all sessions."""
+        return self.earlier + time.monotonic() - self.began
 
     def _done(self) -> float:
         """Which share of the run lies behind; all processes agree on it."""
         done = self.step / self.schedule.steps
         if self.schedule.seconds is not None:
-            agreed = torch.tensor((time.monotonic() - self.started) / self.schedule.seconds)
+            agreed = torch.tensor(self.seconds / self.schedule.seconds)
             if dist.is_initialized():
                 dist.broadcast(agreed, 0)
             done = max(done, float(agreed))
@@ -118,8 +131,9 @@ class Trainer(Generic[Model]):
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        value, samples = loss(self.step)
-        value.backward()
+        with attention_kernels():
+            value, samples = loss(self.step)
+            value.backward()
         samples *= _average_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         for optimiser in self.optimisers:
@@ -158,12 +172,13 @@ class Trainer(Generic[Model]):
         """Write the checkpoint, once for all processes."""
         if process() == 0:
             self.checkpoint.save(self)
+        self.saved = time.monotonic()
 
     def _log(self, progress: Progress) -> None:
         if process() > 0:
             return
         with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(vars(progress)) + "\n")
+            log.write(json.dumps({"seconds": round(self.seconds, 1)} | vars(progress)) + "\n")
 
 
 class NoCheckpoint:
@@ -184,7 +199,7 @@ class FullCheckpoint:
     def save(self, trainer: Trainer[Any]) -> None:
         """A reader sees the old file or the new one."""
         partial = trainer.folder / f"{self.NAME}.partial"
-        torch.save(trainer.state(), partial)
+        torch.save(trainer.state() | {"seconds": trainer.seconds}, partial)
         partial.replace(trainer.folder / self.NAME)
 
     def load(self, trainer: Trainer[Any]) -> None:
@@ -192,7 +207,15 @@ class FullCheckpoint:
         path = trainer.folder / self.NAME
         if not path.exists():
             return
-        trainer.restore(torch.load(path, weights_only=True, map_location="cpu"))
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        trainer.restore(state)
+        trainer.earlier = state["seconds"]
+
+
+def attention_kernels() -> AbstractContextManager[None]:
+    """Those that training may use: cuDNN's fails in the backward pass of short sequences ("mha_graph.execute ... good",
+    torch 2.11 on Hopper)."""
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -208,6 +231,11 @@ def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimi
         inside, lr=schedule.rate, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return [adam, muon]
+
+
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are worth it: a CPU without the instructions takes 10 to 100 times as long."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def process() -> int:

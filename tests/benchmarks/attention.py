@@ -1,6 +1,7 @@
 """Prefix against full attention on the bundled base: seconds per image over 1, 2 and 4 pairs."""
 
 import time
+from math import isqrt
 
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ TARGET = 2.5  # times faster, at two pairs
 def run() -> None:
     torch.set_num_threads(1)
     prefix, full = Editor.load(attention="prefix"), Editor.load(attention="full")
-    images = pictures(2 * 4 + BATCH)
+    images = pictures(2 * 4 + BATCH, isqrt(prefix.max_area))
     print(f"batch {BATCH}, {STEPS} steps, {ROUNDS} rounds in turn, best of each, one thread; pairs remembered once\n")
     print("| pairs | full ms/image | prefix ms/image | prefix is faster | remembering ms | cache MB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -33,9 +34,9 @@ def run() -> None:
     print(f"\ntarget at two pairs: {TARGET}x")
 
 
-def pictures(count: int) -> list[Image.Image]:
-    """So many products before backgrounds of one kind, 64 pixels a side."""
-    drawn = draw_tuples(FAMILIES["background"], 1, count, (64, 64), torch.Generator().manual_seed(0))
+def pictures(count: int, side: int) -> list[Image.Image]:
+    """So many products before backgrounds of one kind, `side` pixels wide and high."""
+    drawn = draw_tuples(FAMILIES["background"], 1, count, (side, side), torch.Generator().manual_seed(0))
     return [to_image(image) for image in drawn.after[0]]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from math import isqrt
 from statistics import fmean
 
 import torch
@@ -13,7 +14,6 @@ from training.evaluation.suite import evaluate_scenes, to_image
 from training.scenes import FAMILIES, draw_tuples
 
 STEPS, ROUNDS, CASES = 8, 5, 16
-SIDES = (64, 256)  # pixels of a panel; the base was trained at the first
 
 
 def run() -> None:
@@ -21,7 +21,8 @@ def run() -> None:
     print(f"one pair, one image, {STEPS} steps, best of {ROUNDS} rounds in turn, one thread\n")
     print("| side | compact | pair tokens | cache MB | remembering ms | is faster | edit ms | is faster |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for side in SIDES:
+    trained = isqrt(Editor.load().max_area)
+    for side in (trained, 2 * trained):
         _tell_speed(side)
     print(f"\nsplit objects, trained families, {CASES} cases each\n")
     print("| compact | right dB | right - wrong dB | changed dB | recovered | guessing |")

@@ -1,5 +1,6 @@
 """Training an adapter: a step against the naive step, and changing adapters against loading everything."""
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,9 @@ def run() -> None:
 
 def _steps() -> None:
     """The naive step encodes all panels every time, has a pair for each query, and lets every panel see all others."""
-    pairs, _ = scene_pairs("viewpoint", 8, 0)
     ours, naive = Editor.load(), Editor.load(attention="full")
+    pairs, _ = scene_pairs("viewpoint", 8, 0, math.isqrt(ours.max_area))
+    grids = (ours.grid(pairs[0].before),) * 2
     for editor in (ours, naive):
         LoraWeights(editor.family.transformer, 16, 0)
     draw, generator = Draw(look_at(ours, pairs, 4), QUERIES, 1), torch.Generator().manual_seed(0)
@@ -49,10 +51,10 @@ def _steps() -> None:
         panels += [[pair.before for pair in asked], [pair.after for pair in asked]]
         with torch.no_grad():
             before, after, query, truth = (naive.family.encode(to_tensor(images)) for images in panels)
-        plan = layout([((4, 4), (4, 4))], (4, 4), "full")
+        plan = layout([grids], grids[0], "full")
         noise = torch.randn(truth.shape, generator=generator)
         t = torch.rand(QUERIES, generator=generator)
-        prefix = remember(naive.family, [(before, after)], [((4, 4), (4, 4))], "full")
+        prefix = remember(naive.family, [(before, after)], [grids], "full")
         velocity = velocity_field(naive.family, query, prefix, plan)(torch.lerp(truth, noise, t[:, None, None]), t)
         ((velocity - (noise - truth)).square().mean(2) * importance(query, truth)).mean().backward()
 

@@ -1,6 +1,7 @@
 """What batch invariance costs on a CPU: batches that share products, batches that do not, and images one by one."""
 
 import time
+from math import isqrt
 from unittest.mock import patch
 
 from torch import nn
@@ -9,18 +10,19 @@ from pipelines.transfer import Editor, Prefix
 from pipelines.transfer.invariance import BatchInvariantLinear
 from tests.benchmarks.attention import pictures
 
-SIZES = ((16, 48), (32, 48), (64, 64))  # pixels: 3, 6 and 16 tokens
+SIZES = ((16, 48), (32, 48), (64, 64))  # pixels: 3, 6 and 16 tokens; and the base's own
 BATCH, STEPS, ROUNDS = 8, 4, 12
 
 
 def run() -> None:
     editor = Editor.load()
-    shown = pictures(2)
+    side = isqrt(editor.max_area)
+    shown = pictures(2, side)
     prefix = editor.remember([(shown[0], shown[1])])
     print(f"batch {BATCH}, {STEPS} steps, the best of {ROUNDS} rounds in turn; 1 is a batch that shares products\n")
     print("| tokens | shared ms/image | each its own | one by one |\n| ---: | ---: | ---: | ---: |")
-    for size in SIZES:
-        queries = [picture.resize(size) for picture in pictures(BATCH)]
+    for size in (*SIZES, (side, side)):
+        queries = [picture.resize(size) for picture in pictures(BATCH, side)]
         shared, own, alone = _best(editor, prefix, queries)
         tokens = size[0] * size[1] // 256
         print(f"| {tokens} | {shared / BATCH * 1e3:.1f} | {own / shared:.2f} | {alone / shared:.2f} |")

@@ -1,9 +1,12 @@
-"""How many pairs does an adapter need? `python -m tests.benchmarks.pairs FILE.json --family viewpoint`
+"""How many pairs does an adapter need? `python -m tests.benchmarks.pairs FILE.jsonl [FAMILY:PAIRS:SEED ...]`
 
-Every seed draws one edit of a family that the base was never shown. An adapter learns it from so many pairs, always in
-the same number of steps (which take the same time, whatever the number of pairs), and is asked to do it to objects of
-classes that neither it nor the base has seen. The base alone is asked the same. What the base could do before is
-measured with the adapter worn. FILE gathers one row for each training; rows that are there already are not run again.
+A seed draws one edit of a family that the base was never shown. An adapter learns it from so many pairs, with the
+settings that are usual on the base (in one process; steps as for few pairs, so that a training takes the same time
+whatever their number), and is asked to do it to objects of classes that neither it nor the base has seen. The base
+alone is asked the same. With `--old`, what the base could do before is measured too, with and without the adapter.
+
+FILE gets a line for each training as soon as it is done. What is there already is not run again, so that the same
+command goes on after a stop. Without names all of `USUAL` is run, what tells most first.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
+import subprocess
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,9 @@ from training.fit.options import Options, settings_for
 from training.fit.rehearsal import kept_pairs
 from training.scenes import EVERY_FAMILY, draw_parameters, draw_subjects, render
 
+COUNTS = (1, 2, 5, 10, 20)
+COMPOSITION, RESERVED = "recolour+translate", "swirl"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -38,23 +45,27 @@ class Task:
     family: str
     pairs: int
     seed: int
-    steps: int
-    cases: int
-    old: bool
+
+    @staticmethod
+    def named(name: str) -> Task:
+        """FAMILY:PAIRS:SEED."""
+        family, pairs, seed = name.split(":")
+        return Task(family, int(pairs), int(seed))
 
 
-COUNTS = (1, 2, 5, 10, 20, 42)
-SIDE = 64
-OLD = ("background", "tone", "recolour", "add", "remove", "translate")
+USUAL = [
+    *(Task(family, max(COUNTS), seed) for seed in range(3) for family in (RESERVED, COMPOSITION)),
+    *(Task(family, pairs, seed) for seed in range(3) for family in (RESERVED, COMPOSITION) for pairs in COUNTS[:-1]),
+]
 
 
-def scene_pairs(family: str, count: int, seed: int) -> tuple[list[Pair], torch.Tensor]:
+def scene_pairs(family: str, count: int, seed: int, side: int) -> tuple[list[Pair], torch.Tensor]:
     """`count` pairs of one random edit on training objects, and its parameters; more pairs begin with fewer."""
-    kind, generator = EVERY_FAMILY[family], _generator(family, seed)
+    kind, generator, most = EVERY_FAMILY[family], _generator(family, seed), max(count, *COUNTS)
     parameters = draw_parameters(kind, 1, generator)
-    scenes = draw_subjects(kind, max(COUNTS), (SIDE, SIDE), generator)
-    edited = kind.apply(scenes, parameters.expand(max(COUNTS), -1))
-    images = zip(render(scenes, (SIDE, SIDE))[:count], render(edited, (SIDE, SIDE))[:count], strict=True)
+    scenes = draw_subjects(kind, most, (side, side), generator)
+    edited = kind.apply(scenes, parameters.expand(most, -1))
+    images = zip(render(scenes, (side, side))[:count], render(edited, (side, side))[:count], strict=True)
     return [
         Pair(f"{family} {index}", "", to_image(before), to_image(after), ("", ""), (f"{family} {seed} {index}", ""))
         for index, (before, after) in enumerate(images)
@@ -65,66 +76,80 @@ def _generator(family: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(hashlib.sha256(f"{family}/{seed}".encode()).hexdigest()[:12], 16))
 
 
-def measure(task: Task) -> dict[str, Any]:
-    """Train one adapter, and score it, the base alone, and what the base could do before."""
-    torch.set_num_threads(1)
-    pairs, parameters = scene_pairs(task.family, task.pairs, task.seed)
-    editor, told = Editor.load(), bases.settings_of(bases.find_base(None))
-    asked = Plan(families=(task.family,), cases=task.cases, seed=task.seed)
-    alone = next(iter(evaluate_scenes(editor, asked, demonstrated=parameters)))
-    options = Options(name="", pairs="", registry="", workers=1, seed=task.seed, steps=task.steps)
-    began = time.monotonic()
+def measure(task: Task, cases: int, old_cases: int, known: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Train one adapter, and score it, the base alone, and what the base could do before.
+
+    `known` are rows of other trainings: the base alone is not asked twice for the same.
+    """
+    editor, told = Editor.load(device="cpu"), bases.settings_of(bases.find_base(None))
+    pairs, parameters = scene_pairs(task.family, task.pairs, task.seed, math.isqrt(told.max_area))
+
+    def asked() -> dict[str, Any]:
+        plan = Plan(families=(task.family,), cases=cases, seed=task.seed)
+        return vars(next(iter(evaluate_scenes(editor, plan, demonstrated=parameters))).scores)
+
+    def could() -> dict[str, Any]:
+        rows = evaluate_scenes(editor, Plan(families=told.rehearsal, cases=old_cases)) if old_cases else ()
+        return {row.family: vars(row.scores) for row in rows}
+
+    about = {"base": editor.revision[:12], "cases": cases, "old_cases": old_cases}
+    same = [row for row in known if all(row[name] == value for name, value in about.items())]
+    of_edit = [row for row in same if (row["family"], row["seed"]) == (task.family, task.seed)]
+    alone = of_edit[0]["alone"] if of_edit else asked()
+    old_alone = same[0]["old_alone"] if same else could()
     with tempfile.TemporaryDirectory() as folder:
+        options = Options(name="", pairs="", registry="", workers=1, seed=task.seed, steps=told.adapter_steps)
+        began, used = time.monotonic(), time.process_time()
         kept = kept_pairs(None, told, 10**9)
         fit = Fit(editor, pairs, kept, settings_for(options, pairs, told), Path(folder))
         *_, last = fit.run()
-    seconds = time.monotonic() - began
-    worn = next(iter(evaluate_scenes(editor, asked, demonstrated=parameters)))
-    old = evaluate_scenes(editor, Plan(families=OLD, cases=task.cases)) if task.old else ()
-    return vars(task) | {
-        "steps_taken": last.progress.step,
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - used
+    return vars(task) | about | {
+        "commit": _commit(),
+        "steps": last.progress.step,
         "seconds": round(seconds, 1),
-        "alone": vars(alone.scores),
-        "worn": vars(worn.scores),
-        "old": {row.family: vars(row.scores) for row in old},
-    }
+        "cpu_seconds": round(cpu_seconds, 1),
+        "alone": alone,
+        "worn": asked(),
+        "old_alone": old_alone,
+        "old": could(),
+    }  # fmt: skip
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """What was measured."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def main() -> None:
-    """Measure what is asked for and not there yet, two trainings at a time, one thread each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure what is asked for and not there yet, one training after the other, on one thread."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--family", action="append", required=True)
-    parser.add_argument("--pairs", action="append", type=int)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--cases", type=int, default=48)
-    parser.add_argument("--old", action="store_true", help="what became of the old families")
+    parser.add_argument("tasks", nargs="*", type=Task.named, metavar="FAMILY:PAIRS:SEED")
+    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--old", type=int, default=0, metavar="CASES", help="of every family that it could do before")
     asked = parser.parse_args()
-    rows = json.loads(asked.file.read_text()) if asked.file.exists() else []
-    tasks = [
-        Task(family, pairs, seed, asked.steps, asked.cases, asked.old)
-        for seed in range(asked.seeds)
-        for family in asked.family
-        for pairs in asked.pairs or COUNTS
-    ]
-    done = [{name: row[name] for name in vars(tasks[0])} for row in rows]
-    left = [task for task in tasks if vars(task) not in done]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for ended in as_completed([pool.submit(measure, task) for task in left]):
-            rows.append(ended.result())
-            asked.file.write_text(json.dumps(rows, indent=1))
-            print(told(rows[-1]), flush=True)
+    torch.set_num_threads(1)
+    for task in asked.tasks or USUAL:
+        rows = rows_of(asked.file)
+        if any(Task(row["family"], row["pairs"], row["seed"]) == task for row in rows):
+            continue
+        rows.append(measure(task, asked.cases, asked.old, rows))
+        asked.file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        print(told(rows[-1]), flush=True)
 
 
 def told(row: dict[str, Any]) -> str:
     """One line for people."""
     alone, worn = row["alone"], row["worn"]
-    old = "  ".join(f"{family} {scores['recovered']:.0%}" for family, scores in row["old"].items())
     return (
         f"{row['family']}, {row['pairs']} pairs, seed {row['seed']}: recovered {alone['recovered']:.0%} ->"
         f" {worn['recovered']:.0%}, changed region {alone['changed']:.1f} -> {worn['changed']:.1f} dB,"
-        f" {row['steps_taken']} steps, {row['seconds']:.0f} s  {old}"
+        f" {row['steps']} steps, {row['cpu_seconds']:.0f} s of CPU, {row['seconds']:.0f} s"
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from math import isqrt
 from statistics import fmean
 
 import torch
@@ -58,7 +59,8 @@ def run() -> None:
 
 def _seconds(editors: dict[Way, Editor]) -> dict[Way, float]:
     """Best seconds of a batch each, after a warm-up."""
-    drawn = draw_tuples(FAMILIES["background"], IMAGES, 3, (64, 64), torch.Generator().manual_seed(0))
+    side = isqrt(next(iter(editors.values())).max_area)
+    drawn = draw_tuples(FAMILIES["background"], IMAGES, 3, (side, side), torch.Generator().manual_seed(0))
     before, after = to_image(drawn.before[0, 0]), to_image(drawn.after[0, 0])
     queries = [to_image(image) for image in drawn.before[:, 2]]
     best = dict.fromkeys(editors, float("inf"))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from infra import registry
 from infra.errors import AdapterDamaged, AdapterNotFound, DeadlinePassed, ImageError, Interrupted
 from pipelines import adapters, texts
 from pipelines.adapters import Worn
@@ -19,24 +18,25 @@ from pipelines.transfer import Editor, bases
 from pipelines.transfer.prompts import GUIDANCE, NEGATIVE, TOKENS, parsed
 from serving.engine import Engine, Work
 from tests.serving.adapters import picture, publish
+from tests.tiny import make_tiny_base
 
-SIZES = [(64, 64), (48, 64), (64, 32), (32, 32)]  # 16, 12, 8 and 4 tokens on the bundled base
+SIZES = [(64, 64), (48, 64), (64, 32), (32, 32)]  # 16, 12, 8 and 4 tokens
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> str:
-    """A registry with eight adapters, unlike in rank and layers."""
-    address = str(tmp_path_factory.mktemp("registry"))
-    for seed in range(8):
-        publish(
-            address, f"shop-{seed}", bases.BUNDLED, seed, rank=4 + seed % 3, targets=["to_q", "to_out.0"] * (seed % 2)
+def worn(tiny_base, tmp_path_factory) -> list[Worn]:
+    return eight_adapters(tiny_base, str(tmp_path_factory.mktemp("registry")))
+
+
+def eight_adapters(base: Path, address: str) -> list[Worn]:
+    """Of one base, unlike in rank and layers."""
+    return [
+        Worn(
+            publish(address, f"shop-{seed}", base, seed, rank=4 + seed % 3, targets=["to_q", "to_out.0"] * (seed % 2)),
+            0.5 if seed == 7 else 1.0,
         )
-    return address
-
-
-@pytest.fixture(scope="module")
-def worn(place) -> list[Worn]:
-    return [Worn(registry.resolve(place, f"shop-{seed}"), 0.5 if seed == 7 else 1.0) for seed in range(8)]
+        for seed in range(8)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +45,24 @@ def cache(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def engine(cache):
-    engine = Engine(None, cache, max_batch=6)
+def engine(tiny_base, cache):
+    engine = Engine(str(tiny_base), cache, max_batch=6)
     yield engine
     engine.stop()
 
 
 @pytest.fixture
-def editor(cache):
-    """What the engine is compared with: threads as it has them."""
+def editor(tiny_base, one_thread):
+    """What the engine is compared with."""
+    return Editor.load(tiny_base)
+
+
+@pytest.fixture
+def one_thread():
+    """As an engine has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Editor.load()
+    yield
     torch.set_num_threads(threads)
 
 
@@ -104,20 +110,23 @@ def test_mixed_requests_equal_the_editor_bit_for_bit(engine, editor, worn, cache
 
 
 @pytest.mark.slow
-def test_many_mixed_requests_equal_the_editor_bit_for_bit(engine, editor, worn, cache):
-    works = asked(worn, 400, seed=2)
+@pytest.mark.usefixtures("one_thread")
+def test_many_mixed_requests_on_the_bundled_base_equal_the_editor_bit_for_bit(tmp_path, cache):
+    engine, editor = Engine(None, cache, max_batch=6), Editor.load()
+    works = asked(eight_adapters(bases.BUNDLED, str(tmp_path)), 400, seed=2)
     for work, future in [(work, engine.submit(work)) for work in works]:
         assert future.result(300).image.tobytes() == edited(editor, work, cache)
+    engine.stop()
 
 
-def test_texts_of_adapters_and_of_the_base_run_beside_each_other(tmp_path, cache, editor):
-    base = shutil.copytree(bases.BUNDLED, tmp_path / "base")
+def test_texts_of_adapters_and_of_the_base_run_beside_each_other(tmp_path, tiny_base, cache, editor):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
     width = bases.text_widths(base)[0]
     words = [torch.randn(1, 2 + n, width, generator=torch.Generator().manual_seed(n)) for n in range(4)]
     said = [save({TOKENS: each}) for each in words[:3]]
     said[1] = save({TOKENS: words[1], NEGATIVE + TOKENS: words[3], GUIDANCE: torch.tensor(3.0)})
     (base / bases.PROMPT).write_bytes(said[2])
-    versions = [publish(str(tmp_path / "r"), f"said-{n}", bases.BUNDLED, 60 + n, prompt=said[n]) for n in range(2)]
+    versions = [publish(str(tmp_path / "r"), f"said-{n}", tiny_base, 60 + n, prompt=said[n]) for n in range(2)]
     wears = [Worn(versions[0]), Worn(versions[1]), None]
     engine = Engine(str(base), cache)
     works = [Work(query=picture(n), seed=n, steps=3, worn=wears[n % 3], **inline(5000)) for n in range(6)]
@@ -132,28 +141,28 @@ def test_texts_of_adapters_and_of_the_base_run_beside_each_other(tmp_path, cache
 
 
 @pytest.mark.parametrize("attention", ["full", "joint"])
-def test_other_attention_runs_beside_prefix_attention(tmp_path, cache, editor, attention):
-    engine = Engine(None, cache)
-    version = publish(str(tmp_path), "paper", bases.BUNDLED, 50, attention=attention)
+def test_other_attention_runs_beside_prefix_attention(tmp_path, tiny_base, cache, editor, attention):
+    engine = Engine(str(tiny_base), cache)
+    version = publish(str(tmp_path), "paper", tiny_base, 50, attention=attention)
     other = Worn(version)
     plain = [Work(query=picture(n), seed=n, steps=3, **inline(5000)) for n in range(3)]
     paper = [Work(query=picture(n), seed=n, steps=3, worn=other) for n in range(3)]
     futures = [engine.submit(work) for work in [*plain, *paper]]
     results = [future.result(60).image.tobytes() for future in futures]
     assert results[:3] == [edited(editor, work, cache) for work in plain]
-    whole = Editor.load(attention=attention)
+    whole = Editor.load(tiny_base, attention=attention)
     assert results[3:] == [edited(whole, work, cache) for work in paper]
     engine.stop()
 
 
 @pytest.mark.parametrize("attention", ["prefix", "joint"])
-def test_compact_pairs_run_beside_those_in_full(tmp_path, cache, editor, attention):
-    engine = Engine(None, cache)
-    versions = [publish(str(tmp_path), f"k{k}", bases.BUNDLED, 50, attention=attention, compact=k) for k in (1, 2)]
+def test_compact_pairs_run_beside_those_in_full(tmp_path, tiny_base, cache, editor, attention):
+    engine = Engine(str(tiny_base), cache)
+    versions = [publish(str(tmp_path), f"k{k}", tiny_base, 50, attention=attention, compact=k) for k in (1, 2)]
     works = [Work(query=picture(n), seed=n, steps=3, worn=Worn(versions[n % 2])) for n in range(4)]
     futures = [engine.submit(work) for work in works]
     results = [future.result(60).image.tobytes() for future in futures]
-    editors = [Editor.load(attention=attention, compact=compact) for compact in (1, 2)]
+    editors = [Editor.load(tiny_base, attention=attention, compact=compact) for compact in (1, 2)]
     assert results == [edited(editors[n % 2], work, cache) for n, work in enumerate(works)]
     assert results[1] != edited(editors[0], works[1], cache)
     engine.stop()
@@ -166,8 +175,9 @@ def test_pairs_are_run_once(engine, worn):
     assert not engine.submit(other).result(60).prefix_cached, "keys and values are those of one adapter"
 
 
-def test_what_is_kept_is_bounded_and_comes_back_right(cache, worn, editor):
-    engine = Engine(None, cache, max_batch=2, adapters_mib=1, prefixes_mib=0)
+def test_what_is_kept_is_bounded_and_comes_back_right(tmp_path, tiny_base, cache, editor):
+    worn = [Worn(publish(str(tmp_path), f"large-{seed}", tiny_base, seed, rank=8)) for seed in range(8)]
+    engine = Engine(str(tiny_base), cache, max_batch=2, adapters_mib=1, prefixes_mib=0)
     size = max(Path(lora.path).stat().st_size for lora in adapters.loras(worn, Path(cache)))
     for _ in range(2):
         for wears in worn:
@@ -206,8 +216,8 @@ def test_who_comes_joins_the_busy_batch_at_its_next_step(engine, worn):
     assert halt.steps == list(range(1, 41))
 
 
-def test_who_leaves_frees_the_place_and_costs_the_others_nothing(cache, worn, editor):
-    engine = Engine(None, cache, max_batch=2)
+def test_who_leaves_frees_the_place_and_costs_the_others_nothing(tiny_base, cache, worn, editor):
+    engine = Engine(str(tiny_base), cache, max_batch=2)
     halt = Halting(1)
     stays = Work(query=picture(1), seed=1, worn=worn[0], steps=4)
     first = engine.submit(stays, halt)
@@ -223,8 +233,8 @@ def test_who_leaves_frees_the_place_and_costs_the_others_nothing(cache, worn, ed
     engine.stop()
 
 
-def test_a_deadline_ends_what_runs_and_what_waits(cache, worn):
-    engine = Engine(None, cache, max_batch=1)
+def test_a_deadline_ends_what_runs_and_what_waits(tiny_base, cache, worn):
+    engine = Engine(str(tiny_base), cache, max_batch=1)
     futures = [engine.submit(Work(query=picture(n), seed=n, worn=worn[0], steps=10**6, seconds=0.5)) for n in range(3)]
     for future in futures:
         with pytest.raises(DeadlinePassed, match=r"0\.5 seconds"):
@@ -235,8 +245,8 @@ def test_a_deadline_ends_what_runs_and_what_waits(cache, worn):
 
 def test_what_one_request_cannot_have_is_its_own_affair(engine, editor, tmp_path, worn, cache, tiny_base):
     good = [Work(query=picture(n), seed=n, worn=worn[n]) for n in range(4)]
-    foreign = Worn(publish(str(tmp_path), "foreign", tiny_base, 1))
-    damaged = Worn(publish(str(tmp_path), "damaged", bases.BUNDLED, 60))
+    foreign = Worn(publish(str(tmp_path), "foreign", make_tiny_base(tmp_path / "other", seed=1), 1))
+    damaged = Worn(publish(str(tmp_path), "damaged", tiny_base, 60))
     Path(damaged.version.uri, "adapter.safetensors").write_bytes(b"no weights")
     bad = [
         (Work(query=picture(1), seed=1, worn=foreign), AdapterNotFound, "another base"),
@@ -252,8 +262,8 @@ def test_what_one_request_cannot_have_is_its_own_affair(engine, editor, tmp_path
         assert future.result(60).image.tobytes() == edited(editor, work, cache)
 
 
-def test_stopping_answers_everybody(cache, worn):
-    engine = Engine(None, cache, max_batch=2)
+def test_stopping_answers_everybody(tiny_base, cache, worn):
+    engine = Engine(str(tiny_base), cache, max_batch=2)
     halt = Halting(1)
     running = engine.submit(Work(query=picture(1), seed=1, worn=worn[0], steps=10**6), halt)
     assert halt.reached.wait(60)

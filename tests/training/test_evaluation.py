@@ -13,10 +13,11 @@ from infra.cli import app
 from infra.errors import UsageError
 from pipelines.transfer import Editor
 from training.evaluation import Plan, evaluate_scenes
-from training.evaluation.cases import ALTERNATIVES, QUERIES, WRONG_DISTANCE, draw_edits, draw_trials
+from training.evaluation.cases import ALTERNATIVES, WRONG_DISTANCE, draw_edits, draw_trials
 from training.evaluation.metrics import changed_region, nearest, psnr, share_of_first, ssim_map
-from training.evaluation.plan import GROUPS, SPLITS, group_of
-from training.evaluation.scores import mean, oracle, score
+from training.evaluation.pictures import to_image, to_pixels
+from training.evaluation.plan import GROUPS, QUERIES, SPLITS, Split, group_of
+from training.evaluation.scores import luckiest, mean, score
 from training.scenes import EVERY_FAMILY, SUBJECTS, draw_subjects, parameter_distance
 
 DISCRETE = [name for name, family in EVERY_FAMILY.items() if family.choices]
@@ -33,7 +34,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def evaluate(*arguments: str) -> dict:
-    result = CliRunner().invoke(app, ["evaluate", "--json", *arguments])
+    result = CliRunner().invoke(app, ["evaluate", "--json", "--processes", "1", *arguments])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -76,7 +77,7 @@ def test_the_nearest_is_found_and_a_shared_place_counts_in_part():
 
 def test_the_oracle_is_the_best_alternative_but_the_right_one():
     alternatives = grey(0.5, 0.9, 0.6, 0.0)
-    assert oracle(alternatives) == psnr(alternatives[2], alternatives[0]) == pytest.approx(20, abs=1e-3)
+    assert luckiest(alternatives) is not alternatives[0] and luckiest(alternatives).equal(alternatives[2])
 
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
@@ -89,7 +90,14 @@ def test_cases_are_seeded_and_the_wrong_pair_is_wrong(family):
         assert (case.after - case.wrong_after).abs().max() > 0.05
         assert (case.truth - case.query).abs().max() > 0.05
         assert case.alternatives.shape == (EVERY_FAMILY[family].choices or ALTERNATIVES, 3, 64, 64)
+        assert len(case.edits) == len(case.alternatives)
     assert drawn[0].before is drawn[1].before and not torch.equal(drawn[0].query, drawn[1].query)
+
+
+def test_cases_are_what_comes_back_from_files():
+    case = next(draw_trials("tone", "objects", count=1, seed=0, size=32))[0]
+    for pixels in (case.before, case.after, case.wrong_after, case.query, *case.alternatives):
+        assert torch.equal(to_pixels(to_image(pixels)), pixels)
 
 
 def test_as_many_cases_as_asked_for():
@@ -144,12 +152,8 @@ def test_splits_hold_out_what_they_say(monkeypatch):
     for split, told in SPLITS.items():
         asked.clear()
         next(draw_trials("rotate", split, count=2, seed=0, size=16))
-        assert set(asked) == {told.held_out_objects}
-    assert [(told.held_out_objects, told.held_out_parameters) for told in SPLITS.values()] == [
-        (False, False),
-        (True, False),
-        (False, True),
-    ]
+        assert set(asked) == {split == "objects"}
+        assert told.held_out_parameters == (split == "parameters")
     for training, held_out in SUBJECTS.values():
         assert training and held_out and not set(training) & set(held_out)
 
@@ -159,6 +163,13 @@ def test_discrete_families_have_no_held_out_parameters():
     assert plan.runs == [("seen", "tone"), ("seen", "mirror"), ("parameters", "tone")]
     with pytest.raises(UsageError, match="mirror"):
         Plan(splits=("parameters",), families=("mirror",))
+
+
+def test_a_split_may_lack_families(monkeypatch):
+    monkeypatch.setitem(SPLITS, "objects", Split(look="objects", lacks=("pose",), told="without figures"))
+    assert Plan(families=("pose", "tone")).runs == [("objects", "tone")]
+    with pytest.raises(UsageError, match="pose"):
+        Plan(families=("pose",))
 
 
 def test_every_family_is_in_one_group():
@@ -203,24 +214,24 @@ def test_a_base_is_scored_at_its_own_size_and_every_number_of_steps(tiny_base):
         ("objects", "tone", "trained", 2),
     ]
     assert rows[0].scores.cases == len(shown) == 3 and rows[0].scores.right != rows[1].scores.right
-    assert shown[0].right.shape == (3, 32, 32)
+    assert shown[0].right.size == (32, 32)
 
 
 def test_the_bundled_base_reads_edits_from_the_pair(tmp_path):
     """Held-out objects: much better with the right pair than with a wrong one, where the edit shows."""
     sheet, names = tmp_path / "new" / "sheet.png", ("background", "tone", "recolour", "add")
-    told = evaluate("--cases", "12", *(word for name in names for word in ("--family", name)), "--sheet", str(sheet))
+    told = evaluate("--cases", "8", *(word for name in names for word in ("--family", name)), "--sheet", str(sheet))
     assert [row["family"] for row in told["results"]] == list(names)
     for row in told["results"]:
         assert row["changed_margin"] >= 3
-        assert row["recovered"] > 3 * row["chance"] > 3 * row["recovered_wrong"]
+        assert row["recovered"] > 3 * row["chance"] >= 3 * row["recovered_wrong"]
     assert all(row["margin"] >= 4 for row in told["results"][:2])
     with Image.open(sheet) as image:
-        assert image.size == (2 * (2 * 6 * 64 + 8), 2 * 2 * 4 * 64)
+        assert image.size == (2 * (2 * 6 * told["size"] + 8), 2 * 2 * 4 * told["size"])
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    arguments = ("--cases", "2", "--family", "tone", "--split", "seen", "--steps", "1")
+def test_the_same_seed_gives_the_same_numbers(tiny_base):
+    arguments = ("--base", str(tiny_base), "--cases", "2", "--family", "tone", "--split", "seen", "--steps", "1")
     first, second, other = (evaluate(*arguments, "--seed", seed) for seed in ("1", "1", "2"))
     assert first["results"] == second["results"] != other["results"]
     assert first["adapter"] is None and len(first["base_revision"]) == 64
@@ -228,7 +239,7 @@ def test_the_same_seed_gives_the_same_numbers():
 
 def test_the_report_is_one_page_with_every_family(tiny_base, tmp_path):
     page = tmp_path / "report.html"
-    few = ("--base", str(tiny_base), "--cases", "1", "--steps", "1", "--steps", "2")
+    few = ("--base", str(tiny_base), "--cases", "1", "--size", "32", "--steps", "1", "--steps", "2")
     told = evaluate(*few, "--split", "all", "--report", str(page))
     text = page.read_text()
     assert {row["family"] for row in told["results"]} == set(EVERY_FAMILY)
@@ -241,8 +252,9 @@ def test_the_report_is_one_page_with_every_family(tiny_base, tmp_path):
     assert "url(" not in text and "@import" not in text
 
 
-def test_several_steps_are_shown_side_by_side():
-    result = CliRunner().invoke(app, ["evaluate", "--cases", "1", "--family", "tone", "--steps", "1", "--steps", "4"])
+def test_several_steps_are_shown_side_by_side(tiny_base):
+    few = ["--cases", "1", "--family", "tone", "--steps", "1", "--steps", "4", "--processes", "1"]
+    result = CliRunner().invoke(app, ["evaluate", "--base", str(tiny_base), *few])
     assert result.exit_code == 0, result.output
     assert "by denoising steps" in result.stdout and re.search(r"tone( +[\d.]+){2}( +\d+%){3}", result.stdout)
 
@@ -255,12 +267,13 @@ def test_several_steps_are_shown_side_by_side():
         (["--split", "everything"], "everything"),
         (["--steps", "0"], "steps"),
         (["--cases", "0"], "cases"),
-        (["--size", "70", "--family", "tone"], "--size 64"),
+        (["--base", "TINY", "--size", "70", "--family", "tone"], "--size 64"),
         (["--device", "abacus"], "abacus"),
         (["--adapter", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--report", "/dev/null/page.html"], "page.html"),
     ],
 )
-def test_what_cannot_be_measured_is_named(arguments, named):
-    result = CliRunner().invoke(app, ["evaluate", *arguments])
+def test_what_cannot_be_measured_is_named(tiny_base, arguments, named):
+    typed = [str(tiny_base) if word == "TINY" else word for word in arguments]
+    result = CliRunner().invoke(app, ["evaluate", *typed])
     assert result.exit_code == 2 and named in result.output

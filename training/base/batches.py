@@ -30,7 +30,7 @@ class Batch:
     after: Tensor
     query: Tensor
     truth: Tensor
-    edit: Tensor  # (B,) index among the families of the recipe
+    edit: Tensor  # (B,) index among the families of the phase
     parameters: Tensor  # (B, D), NaN where the family has fewer
     pair_grid: Grid
     query_grid: Grid

@@ -145,7 +145,12 @@ class LinearEncoder:
         tokens = torch.cat([encode(part) for part in images_B3HW.split(64)]).flatten(0, 1).double()
         ones = torch.ones(len(patches), 1, dtype=patches.dtype, device=patches.device)
         solution = torch.linalg.lstsq(torch.cat([patches, ones], 1).cpu(), tokens.cpu()).solution.float()
-        self.matrix, self.offset = (part.to(images_B3HW.device) for part in (solution[:-1], solution[-1]))
+        self.matrix, self.offset = solution[:-1].to(images_B3HW.device), solution[-1].to(images_B3HW.device)
+
+    def to(self, device: torch.device) -> LinearEncoder:
+        """The same on another device."""
+        self.matrix, self.offset = self.matrix.to(device), self.offset.to(device)
+        return self
 
     def _patches(self, images: Tensor) -> Tensor:
         return F.pixel_unshuffle(images, self.multiple).flatten(2).transpose(1, 2)

@@ -1,47 +1,67 @@
-"""Turning a run into a base: an ordinary diffusers folder."""
+"""Turning weights in training into a base: an ordinary diffusers folder, in files of 14 MB at most."""
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
-import torch
-from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
-from torch import Tensor
+from diffusers import Flux2Transformer2DModel
+from torch import nn
 
-from infra.errors import UsageError
-from training.base.architecture import Recipe, new_scheduler, new_transformer
-from training.loop import FullCheckpoint
+from pipelines.transfer.bases import BUNDLED
+from training.base.architecture import new_scheduler
+from training.base.recipe import Phase
+from training.loop import FullCheckpoint, Trainer
 
-STEPS = 2  # denoising steps the miniature is used with
 SHARD = "14MB"  # of weights in one file: small enough for everybody's upload limits
+BASE = "base"  # in a phase's folder: a link to the newest of
+KEPT = "base-*"
+KEPT_BASES = 2  # whoever is loading the one before shall find all of it
 
 
-def export_base(run: Path, folder: Path, recipe: Recipe) -> None:
-    """Write the averaged transformer and the autoencoder of `run` as a base. Works while the run is going on, from its
-    newest checkpoint; raises `UsageError` before there is one."""
-    path = run / "transformer" / FullCheckpoint.NAME
-    if not path.exists():
-        raise UsageError(f"There is no checkpoint in {path.parent} yet. One is written every few minutes of training.")
-    transformer = new_transformer(recipe)
-    average = torch.load(path, weights_only=True, map_location="cpu")["average"]
-    transformer.load_state_dict(_part(average, "transformer"))
-    write_base(transformer, AutoencoderKLFlux2.from_pretrained(run / "vae"), folder, recipe)
+class CheckpointWithBase(FullCheckpoint):
+    """Everything to go on with, and beside it the averaged weights as a base."""
+
+    def __init__(self, vae: Path, phase: Phase) -> None:
+        self.vae = vae
+        self.phase = phase
+
+    def save(self, trainer: Trainer[nn.ModuleDict]) -> None:
+        """Both are whole at every moment: a reader sees the old one or the new one."""
+        super().save(trainer)
+        folder = trainer.folder / KEPT.replace("*", str(trainer.step))
+        average = copy.deepcopy(trainer.average["transformer"]).bfloat16().cpu()
+        write_base(average, self.vae, folder, self.phase)
+        link = trainer.folder / f"{BASE}.partial"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name)
+        link.replace(trainer.folder / BASE)
+        for old in sorted(trainer.folder.glob(KEPT), key=_step_of)[:-KEPT_BASES]:
+            shutil.rmtree(old)
 
 
-def write_base(transformer: Flux2Transformer2DModel, vae: AutoencoderKLFlux2, folder: Path, recipe: Recipe) -> None:
-    """Write transformer (as bfloat16), autoencoder, scheduler and settings to `folder`."""
-    transformer.to(torch.bfloat16).save_pretrained(folder / "transformer", max_shard_size=SHARD)
-    vae.save_pretrained(folder / "vae")
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def write_base(transformer: Flux2Transformer2DModel, vae: Path, folder: Path, phase: Phase) -> None:
+    """Write a base to `folder`: the transformer, the autoencoder in the folder `vae`, scheduler and settings."""
+    transformer.save_pretrained(folder / "transformer", max_shard_size=SHARD)
+    shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
     _forget_origin(folder / "vae" / "config.json")
     new_scheduler().save_pretrained(folder / "scheduler")
     _write_json(folder / "model_index.json", _model_index())
-    _write_json(folder / "edit_transfer.json", {"steps": STEPS, "attention": "prefix", "max_area": recipe.panel**2})
+    _write_json(folder / "edit_transfer.json", base_settings(phase))
 
 
-def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The weights of one of the modules that were trained together."""
-    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+def base_settings(phase: Phase) -> dict[str, Any]:
+    """How the base likes to be used: as the bundled one does, on the panels of its phase."""
+    told = json.loads((BUNDLED / "edit_transfer.json").read_text())
+    rehearsal = [family for family in told["rehearsal"] if family in phase.shares]
+    return told | {"max_area": phase.panel**2, "rehearsal": rehearsal}
 
 
 def _forget_origin(config: Path) -> None:
@@ -63,5 +83,5 @@ def _model_index() -> dict[str, object]:
     }
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Looking in on a training that runs for hours: scores of every family, pictures, and a page that shows both."""
+"""Looking in on a training: a page with curves, and at its end scores of every family and pictures."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ from pipelines.transfer import Editor
 from training.evaluation import Plan, Row, evaluate_scenes
 from training.evaluation.sheet import COLUMNS, Sheet
 
-SCORES, SAMPLES, PAGE, LOG = "scores.jsonl", "samples.png", "log.html", "log.jsonl"
+SCORES, SAMPLES, PAGE, LOG = "scores.json", "samples.png", "log.html", "log.jsonl"
 SIZE = (260, 90)  # of a curve, in pixels
 
 Point = tuple[float, float]
 
 
 def look(editor: Editor, plan: Plan, folder: Path, step: int) -> list[Row]:
-    """Score the editor, append to `folder`/scores.jsonl, and renew samples.png and log.html there."""
+    """Score the editor, and write `folder`/scores.json, samples.png and log.html."""
     sheet = Sheet(per_family=2)
     rows = list(evaluate_scenes(editor, plan, sheet.add))
-    with (folder / SCORES).open("a") as scores:
-        for row in rows:
-            known = {name: None if math.isnan(value) else value for name, value in asdict(row.scores).items()}
-            scores.write(json.dumps({"step": step, "family": row.family} | known) + "\n")
+    known = [
+        {"step": step, "family": row.family} | {name: _number(value) for name, value in asdict(row.scores).items()}
+        for row in rows
+    ]
     sheet.save(folder / SAMPLES)
+    (folder / SCORES).write_text(json.dumps(known, indent=2) + "\n")
     write_page(folder)
     return rows
 
 
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def write_page(folder: Path) -> None:
-    """Write log.html: the curve of the loss, those of every family, and the newest samples."""
-    losses = [(line["step"], line["loss"]) for line in _read_lines(folder / LOG)]
-    families: dict[str, list[dict[str, Any]]] = {}
-    for line in _read_lines(folder / SCORES):
-        families.setdefault(line["family"], []).append(line)
+    """Write log.html: the curve of the loss, those of every family, and at the end the scores and samples."""
+    lines = _read_log(folder / LOG)
+    losses = [(line["step"], line["loss"]) for line in lines]
+    families = list(dict.fromkeys(name for line in lines for name in line["notes"]))
     environment = Environment(
         loader=PackageLoader("training.base", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("log.html.j2").render(
         size=SIZE,
         losses=losses,
-        loss_curve=_curve(losses, (0, max((loss for _, loss in losses), default=1))),
-        families=[_family(name, lines) for name, lines in families.items()],
+        loss_curve=_curve(losses, max((loss for _, loss in losses), default=1)),
+        families=[_family(name, lines) for name in families],
+        scores=json.loads((folder / SCORES).read_text()) if (folder / SCORES).exists() else [],
         samples=SAMPLES,
         columns=COLUMNS,
     )
@@ -57,27 +62,27 @@ def write_page(folder: Path) -> None:
 
 
 def _family(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the page says about one family: the newest scores, and the share recovered over the steps."""
-    recovered = [(line["step"], line["recovered"]) for line in lines]
-    chance = [(recovered[0][0], lines[-1]["chance"]), (recovered[-1][0], lines[-1]["chance"])]
-    return {"name": name, "last": lines[-1], "curve": _curve(recovered, (0, 1)), "chance": _curve(chance, (0, 1))}
+    """What the page says about one family: its error against copying, now and over the steps."""
+    points = [(line["step"], line["notes"][name]) for line in lines if name in line["notes"]]
+    return {"name": name, "last": points[-1][1], "curve": _curve(points, 1)}
 
 
-def _curve(points: Sequence[Point], span: tuple[float, float]) -> str:
-    """The `points` attribute of an SVG polyline over the whole width; y spans `span`, upwards."""
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of the log; of steps that a killed run had to do again, the newest."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    newest = {line["step"]: line for line in lines}
+    return [newest[step] for step in sorted(newest)]
+
+
+def _curve(points: Sequence[Point], highest: float) -> str:
+    """The `points` attribute of an SVG polyline over the whole width; y from 0 up to `highest`."""
     if not points:
         return ""
     (first, _), (last, _) = points[0], points[-1]
     width, height = SIZE
-    low, high = span
     return " ".join(
-        f"{(x - first) / max(last - first, 1) * width:.1f},{height - (y - low) / (high - low) * height:.1f}"
-        for x, y in points
+        f"{(x - first) / max(last - first, 1) * width:.1f},{height - y / highest * height:.1f}" for x, y in points
     )
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(rows: Sequence[Row]) -> str:

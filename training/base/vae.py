@@ -1,18 +1,57 @@
-"""Training the decoder of the miniature's autoencoder on rendered scenes and photographs."""
+"""Making the miniature's autoencoder: its encoder is written, its decoder trained on scenes and photographs."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLFlux2
 from torch import Tensor
 
-from training.base.architecture import PANEL
-from training.loop import Loss, generator_for
+from training.base.architecture import PANEL, new_vae
+from training.base.blockpca import start_decoder, write_encoder
+from training.base.recipe import Autoencoder
+from training.loop import Loss, Schedule, Trainer, generator_for
 from training.scenes import FAMILIES, draw_tuples
 
 EDGE_WEIGHT = 0.5  # of the error of neighbouring differences
 LATENT_NOISE = 0.04  # the transformer's latents are not perfect either
+WRITTEN_WITH = 1200  # images whose directions the encoder keeps
+COLOURED_WITH = 300  # of them, with which the decoder starts
+
+
+def make_autoencoder(
+    work: Path, folder: Path, recipe: Autoencoder, seed: int, device: str, say: Callable[[str], None]
+) -> None:
+    """Write an autoencoder to `folder` when it is done; until then `work` has its checkpoint, and resumes."""
+    model = _written(work / "written", seed).to(device)
+    schedule = Schedule(steps=recipe.steps, rate=recipe.rate, ema=recipe.ema)
+    trainer = Trainer(model.decoder, schedule, work)
+    for progress in trainer.run(decoder_loss(model, recipe.batch, seed)):
+        say(progress.line())
+    model.decoder.load_state_dict(trainer.average.state_dict())
+    held = draw_images(128, generator_for(seed + 2, 0, model.device))
+    say(f"the autoencoder alone: {reconstruction_psnr(model, held):.2f} dB")
+    _save(model, folder)
+
+
+def _written(folder: Path, seed: int) -> AutoencoderKLFlux2:
+    if not (folder / "config.json").exists():
+        model = new_vae(seed).eval()
+        images = draw_images(WRITTEN_WITH, generator_for(seed + 1, 0, torch.device("cpu")))
+        write_encoder(model, images)
+        start_decoder(model, images[:COLOURED_WITH])
+        _save(model, folder)
+    return AutoencoderKLFlux2.from_pretrained(folder)
+
+
+def _save(model: AutoencoderKLFlux2, folder: Path) -> None:
+    """All of it or nothing."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    model.save_pretrained(partial)
+    partial.rename(folder)
 
 
 def draw_images(count: int, generator: torch.Generator, size: tuple[int, int] = (PANEL, PANEL)) -> Tensor:

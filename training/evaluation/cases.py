@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from training.evaluation.plan import SPLITS
+from training.evaluation.pictures import eight_bits
+from training.evaluation.plan import QUERIES, SPLITS, Ask, Split
 from training.scenes import (
     EVERY_FAMILY,
-    HELD_OUT,
-    TRAINING,
     Family,
     Scene,
     draw_parameters,
@@ -25,35 +25,56 @@ from training.scenes import (
     render,
 )
 
+VERSION = 1  # of the benchmark: another one whenever scenes, cases or scores change, as their numbers do not compare
 ALTERNATIVES = 8  # truths to choose from, the demonstrated one among them
 WRONG_DISTANCE = 0.25  # of a wrong pair's parameters: at least one of them is this far from the demonstrated one
 POOL = 64  # draws from which alternatives are picked
-QUERIES = 2  # asked of each pair: remembering it costs as much as an edit does
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Images (3, H, W) in [0, 1]. `alternatives` (K, 3, H, W) are truths for other parameters: first the right one's,
-    then that of the wrong pair, then others."""
+    """Images (3, H, W) in [0, 1], of 8 bits. `alternatives` (K, 3, H, W) are truths for other parameters, `edits`
+    (K, dims): first the right one's, then that of the wrong pair, then others."""
 
+    split: str
+    family: str
+    index: int
     before: Tensor
     after: Tensor
     wrong_after: Tensor
     query: Tensor
     alternatives: Tensor
+    edits: Tensor
 
     @property
     def truth(self) -> Tensor:
         return self.alternatives[0]
 
+    @property
+    def id(self) -> str:
+        return case_id(self.split, self.family, self.index)
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over its pictures."""
+        digest = hashlib.sha256()
+        for pixels in (self.before, self.after, self.wrong_after, self.query, self.alternatives):
+            digest.update((pixels * 255).round().to(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
 
 Trial = tuple[Case, ...]  # one pair, and what is asked of it
 
 
-def draw_trials(
-    family: str, split: str, *, count: int, seed: int, size: int, demonstrated: Tensor | None = None
-) -> Iterator[Trial]:
-    """`count` cases, two for each pair: the same arguments give the same cases.
+class Cases(Protocol):
+    """Where cases come from."""
+
+    def trial(self, ask: Ask) -> Trial: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Cases rendered on the spot: the same seed, size and `ask` give the same ones.
 
     `demonstrated` (dims,) are the parameters that every pair shows, for a model that was trained on that edit alone;
     without it every pair has its own.
@@ -61,44 +82,67 @@ def draw_trials(
     Two neighbouring cases have pair and parameters in common and differ in the query, its colours, light and pose, so
     means over N cases are as uncertain as over N/2 to N independent ones.
     """
-    for index in range(0, count, QUERIES):
-        generator = _generator(family, split, seed, index)
-        yield _draw_trial(
-            EVERY_FAMILY[family], split, min(QUERIES, count - index), (size, size), generator, demonstrated
-        )
+
+    seed: int
+    size: int
+    demonstrated: Tensor | None = None
+
+    def trial(self, ask: Ask) -> Trial:
+        """Draw one."""
+        generator = _generator(ask.family, ask.split, self.seed, ask.first)
+        with torch.inference_mode(False):  # photographs are kept, and may be learned from later
+            return _draw_trial(ask, (self.size, self.size), generator, self.demonstrated)
 
 
-def _draw_trial(
-    family: Family,
-    split: str,
-    queries: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    demonstrated: Tensor | None,
-) -> Trial:
-    look = HELD_OUT if SPLITS[split].held_out_objects else TRAINING
+def draw_trials(family: str, split: str, *, count: int, seed: int, size: int) -> Iterator[Trial]:
+    """`count` cases, two for each pair."""
+    drawn = Drawn(seed=seed, size=size)
+    for first in range(0, count, QUERIES):
+        yield drawn.trial(Ask(split=split, family=family, first=first, queries=min(QUERIES, count - first)))
+
+
+def case_id(split: str, family: str, index: int) -> str:
+    """A name that suits files and addresses."""
+    return f"{split}_{family.replace('+', '-')}_{index:03d}"
+
+
+def digest_of(digests: list[str]) -> str:
+    """Of many cases, in order: hex SHA-256. Numbers compare where it is the same."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _draw_trial(ask: Ask, size: tuple[int, int], generator: torch.Generator, demonstrated: Tensor | None) -> Trial:
+    family, split = EVERY_FAMILY[ask.family], SPLITS[ask.split]
     if demonstrated is None:
-        edits_KD = draw_edits(family, generator, held_out=SPLITS[split].held_out_parameters)
+        edits_KD = draw_edits(family, generator, held_out=split.held_out_parameters)
     else:
         edits_KD = edits_about(family, demonstrated[None], generator)
-    pair = draw_subjects(family, 1, size, generator, look)
-    before = render(pair, size)[0]
-    after, wrong_after = (render(family.apply(pair, edit[None]), size)[0] for edit in edits_KD[:2])
-    asked = [draw_subjects(family, 1, size, generator, look) for _ in range(queries)]
+    pair, *asked = (_draw_subject(family, split, size, generator) for _ in range(1 + ask.queries))
+    shown = {
+        "before": eight_bits(render(pair, size)[0]),
+        "after": _rendered(family, pair, edits_KD[0], size),
+        "wrong_after": _rendered(family, pair, edits_KD[1], size),
+    }
     return tuple(
         Case(
-            before=before,
-            after=after,
-            wrong_after=wrong_after,
-            query=render(query, size)[0],
-            alternatives=_render_edits(family, query, edits_KD, size),
+            split=ask.split,
+            family=ask.family,
+            index=index,
+            query=eight_bits(render(query, size)[0]),
+            alternatives=torch.stack([_rendered(family, query, edit, size) for edit in edits_KD]),
+            edits=edits_KD,
+            **shown,
         )
-        for query in asked
+        for index, query in enumerate(asked, start=ask.first)
     )
 
 
-def _render_edits(family: Family, scene: Scene, edits_KD: Tensor, size: tuple[int, int]) -> Tensor:
-    return torch.cat([render(family.apply(scene, edit[None]), size) for edit in edits_KD])
+def _draw_subject(family: Family, split: Split, size: tuple[int, int], generator: torch.Generator) -> Scene:
+    return draw_subjects(family, 1, size, generator, split.look)
+
+
+def _rendered(family: Family, scene: Scene, edit: Tensor, size: tuple[int, int]) -> Tensor:
+    return eight_bits(render(family.apply(scene, edit[None]), size)[0])
 
 
 def draw_edits(family: Family, generator: torch.Generator, *, held_out: bool) -> Tensor:

@@ -7,58 +7,88 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
 from typing import Any
 
 import torch
 
-from pipelines.transfer import Editor
+from training.evaluation.cases import VERSION, digest_of
 from training.evaluation.plan import Plan
+from training.evaluation.subject import Subject
 from training.evaluation.suite import Row
+from training.evaluation.systems import Steps
 
 DIGITS = 4  # after the point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Everything that is needed to say where the numbers come from."""
+    """Everything that is needed to say where the numbers come from; base and device are those of an editor."""
 
-    base: str
-    base_revision: str
+    system: str
+    benchmark: int
+    cases_digest: str
+    base: str | None
+    base_revision: str | None
     adapter: str | None
     adapter_digest: str | None
-    device: str
+    device: str | None
     machine: str
     plan: Plan
     seconds: float
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, editor: Editor, adapter: str | None, plan: Plan, rows: Sequence[Row], seconds: float) -> Outcome:
-        device = editor.family.device
-        chip = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    def of(cls, subject: Subject, rows: Sequence[Row], processes: int, seconds: float) -> Outcome:
+        editor = subject.editor
+        device = editor.family.device if editor else None
+        chip = f"{torch.cuda.get_device_name(device)}, " if device and device.type == "cuda" else ""
+        first = [row for row in rows if row.steps == subject.plan.counts[0]]
         return cls(
-            base=editor.base,
-            base_revision=editor.revision,
-            adapter=PurePath(adapter).name if adapter else None,
-            adapter_digest=editor.adapter_digest,
-            device=device.type,
-            machine=f"{chip}{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}",
-            plan=plan.fit(editor),
+            system=subject.name,
+            benchmark=VERSION,
+            cases_digest=digest_of([row.cases_digest for row in first]),
+            base=editor.base if editor else None,
+            base_revision=editor.revision if editor else None,
+            adapter=subject.adapter,
+            adapter_digest=editor.adapter_digest if editor else None,
+            device=device.type if device else None,
+            machine=f"{chip}{os.cpu_count()} CPUs, {processes} {_plural('process', processes)},"
+            f" torch {torch.__version__}",
+            plan=subject.plan,
             seconds=seconds,
             rows=tuple(rows),
         )
 
-    def of_split(self, split: str, steps: int) -> list[Row]:
+    def of_split(self, split: str, steps: Steps) -> list[Row]:
         """The rows of one table."""
         return [row for row in self.rows if row.split == split and row.steps == steps]
+
+    @property
+    def scored(self) -> int:
+        """Cases that were scored."""
+        return sum(row.scores.cases for row in self.rows if row.steps == self.plan.counts[0])
+
+    def named(self, row: Row) -> str:
+        """A row's family, and of how many cases it is where some have no result."""
+        missing = row.scores.cases < self.plan.cases
+        return f"{row.family} ({row.scores.cases} of {self.plan.cases})" if missing else row.family
 
     def to_json(self) -> str:
         """One object; `results` has a flat row for each split, family and number of steps, with null for NaN."""
         plan = {key: value for key, value in vars(self.plan).items() if key != "families"}
         head = {key: value for key, value in vars(self).items() if key not in ("plan", "rows")}
         head["seconds"] = round(self.seconds, 1)
-        return json.dumps({"suite": "scenes", **head, **plan, "results": [_flat(row) for row in self.rows]}, indent=2)
+        rows = [{"system": self.system, **_flat(row)} for row in self.rows]
+        return json.dumps({"suite": "scenes", **head, **plan, "results": rows}, indent=2)
+
+
+def at_steps(steps: Steps) -> str:
+    """As people read it: nothing for what has no steps."""
+    return "" if steps is None else f"{steps} {_plural('step', steps)}"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _flat(row: Row) -> dict[str, Any]:

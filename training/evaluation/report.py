@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from datetime import UTC, datetime
 from itertools import groupby
@@ -12,15 +11,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from torch import Tensor
 
 from infra import store
-from training.evaluation.cases import QUERIES
 from training.evaluation.outcome import Outcome
-from training.evaluation.plan import GROUPS, SPLITS, group_of
-from training.evaluation.scores import percent, tenths
+from training.evaluation.plan import GROUPS, QUERIES, SPLITS, group_of
+from training.evaluation.results import png
+from training.evaluation.scores import hundredths, percent, tenths
 from training.evaluation.sheet import COLUMNS, Sheet
-from training.evaluation.suite import Row, to_image
+from training.evaluation.suite import Row
 
 LARGEST = 128  # pixels of the side of a picture in the page; larger panels are brought down to it
 SPARK = (72, 20)  # width and height of a small curve, in pixels
@@ -28,12 +26,13 @@ SPARK = (72, 20)  # width and height of a small curve, in pixels
 
 def write(path: Path, outcome: Outcome, sheet: Sheet) -> None:
     """Write the page; raises `StoreError` where that is impossible."""
+    first, splits = outcome.plan.counts[0], list(dict.fromkeys(row.split for row in outcome.rows))
     page = _environment().get_template("report.html.j2").render(
         outcome=outcome,
         plan=outcome.plan,
-        splits={name: SPLITS[name].told for name in outcome.plan.splits},
-        tables={split: _sections(outcome.of_split(split, outcome.plan.steps[0])) for split in outcome.plan.splits},
-        curves={split: _curves(outcome, split) for split in outcome.plan.splits} if len(outcome.plan.steps) > 1 else {},
+        splits={name: SPLITS[name].told for name in splits},
+        tables={split: _sections(outcome.of_split(split, first)) for split in splits},
+        curves={split: _curves(outcome, split) for split in splits} if len(outcome.plan.steps) > 1 else {},
         columns=COLUMNS,
         pictures=_pictures(sheet),
         error=0.5 / math.sqrt(outcome.plan.cases / QUERIES),
@@ -52,7 +51,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["db"] = tenths
-    environment.filters["similarity"] = lambda value: "n/a" if math.isnan(value) else f"{value:.2f}"
+    environment.filters["similarity"] = hundredths
     environment.filters["percent"] = percent
     return environment
 
@@ -64,7 +63,7 @@ def _sections(rows: list[Row]) -> list[tuple[str, list[Row]]]:
 
 def _curves(outcome: Outcome, split: str) -> list[dict[str, Any]]:
     """For each family its rows by steps, and the points of a small curve of the right PSNR."""
-    by_steps = zip(*(outcome.of_split(split, steps) for steps in outcome.plan.steps), strict=True)
+    by_steps = zip(*(outcome.of_split(split, steps) for steps in outcome.plan.counts), strict=True)
     return [{"rows": rows, "best": max(row.scores.right for row in rows), "points": _points(rows)} for rows in by_steps]
 
 
@@ -90,26 +89,33 @@ def _pictures(sheet: Sheet) -> list[dict[str, Any]]:
     ]
 
 
-def _data_uri(panel: Tensor) -> str:
-    image, buffer = to_image(panel), io.BytesIO()
-    if image.width > LARGEST:
-        image = image.resize((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    image.save(buffer, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _data_uri(panel: Image.Image) -> str:
+    if panel.width > LARGEST:
+        panel = panel.resize((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return f"data:image/png;base64,{base64.b64encode(png(panel)).decode()}"
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
     plan = outcome.plan
     groups = {group: sum(family in families for family in plan.families) for group, families in GROUPS.items()}
     return {
-        "base": f"{outcome.base}, revision {outcome.base_revision[:12]}",
-        "adapter": f"{outcome.adapter}, {(outcome.adapter_digest or '')[:12]}" if outcome.adapter else "none",
+        **_who(outcome),
+        "benchmark": f"version {outcome.benchmark}, cases {outcome.cases_digest}",
         "families": ", ".join(f"{count} {group}" for group, count in groups.items() if count),
-        "cases": f"{plan.cases} for each family and split",
-        "steps": ", ".join(map(str, plan.steps)),
+        "cases": f"{plan.cases} for each family and split, {outcome.scored} of {len(plan.runs) * plan.cases} scored",
         "panels": f"{plan.size} x {plan.size} pixels",
         "seed": plan.seed,
-        "device": outcome.device,
         "machine": outcome.machine,
-        "time": f"{outcome.seconds:.0f} s, {outcome.seconds / len(plan.runs) / plan.cases:.2f} s for each case",
+        "time": f"{outcome.seconds:.0f} s, {outcome.seconds / outcome.scored:.2f} s for each case",
+    }
+
+
+def _who(outcome: Outcome) -> dict[str, Any]:
+    if outcome.base is None:
+        return {"system": outcome.system}
+    return {
+        "base": f"{outcome.base}, revision {(outcome.base_revision or '')[:12]}",
+        "adapter": f"{outcome.adapter}, {(outcome.adapter_digest or '')[:12]}" if outcome.adapter else "none",
+        "steps": ", ".join(map(str, outcome.plan.steps)),
+        "device": outcome.device,
     }

@@ -1,27 +1,27 @@
-"""One run of the benchmark, from options to what people get to see."""
+"""One run of the benchmark: measured, and told as people want it."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
-import torch
 import typer
 from rich.console import Console
 
-from infra import settings
-from infra.errors import OutputError, UsageError
-from pipelines import adapters, texts
-from pipelines.transfer import Editor
-from pipelines.tuning import PLAIN, Tuning
+from infra.errors import OutputError
+from training.evaluation import export, markdown
 from training.evaluation import report as page
 from training.evaluation.outcome import Outcome
-from training.evaluation.plan import Plan
+from training.evaluation.plan import Ask, Plan
+from training.evaluation.processes import cores
+from training.evaluation.results import Saver
 from training.evaluation.screen import Meter, show_tables
 from training.evaluation.sheet import Sheet
-from training.evaluation.suite import Shown, evaluate_scenes
+from training.evaluation.subject import Subject
+from training.evaluation.suite import Shown, evaluate
 
-DEVICES = ("cpu", "cuda")
+Form = Literal["tables", "json", "markdown"]
 
 
 def make_room(*files: Path | None) -> None:
@@ -37,56 +37,45 @@ def make_room(*files: Path | None) -> None:
             raise OutputError(f"{file} cannot be written: {error.strerror}. Give another place.") from error
 
 
-def load_editor(base: str | None, adapter: str | None, device: str, tuned: Tuning = PLAIN) -> Editor:
-    """The editor to measure; `adapter` is a registry ref, or the path of a .safetensors file.
-
-    Raises:
-        UsageError: there is no such device, base or adapter.
-    """
-    if device not in DEVICES:
-        raise UsageError(f"There is no device {device}. Use --device {' or '.join(DEVICES)}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("torch finds no GPU on this machine. Use --device cpu.")
-    if adapter is None or Path(adapter).suffix == ".safetensors":
-        return Editor.load(base, adapter=adapter, device=device, tuned=tuned)
-    environment = settings.from_environment()
-    worn = adapters.find(environment.registry, [adapter], 1.0, Editor.revision_of(base))
-    loras = adapters.loras(worn, Path(environment.cache))
-    return Editor.load(
-        base,
-        adapter=loras,
-        attention=worn[0].attention,
-        device=device,
-        prompt_embeds=texts.usual(worn, base),
-        compact=worn[0].compact,
-        tuned=tuned,
-    )
-
-
-def measure(editor: Editor, plan: Plan, adapter: str | None = None) -> tuple[Outcome, Sheet]:
-    """Run a plan, with progress on stderr."""
+def measure(subject: Subject, saver: Saver | None = None) -> tuple[Outcome, Sheet]:
+    """Run a plan, with progress on stderr; `saver` keeps the results."""
     started, sheet, rows = time.monotonic(), Sheet(), []
-    with Meter(plan, Console(stderr=True)) as meter:
+    processes = subject.processes
+    with Meter("Scoring", subject.plan, Console(stderr=True)) as meter:
 
         def shown(case: Shown) -> None:
             sheet.add(case)
-            meter.add(case)
+            meter.add(case.split, case.family)
+            if saver:
+                saver.add(case)
 
-        for row in evaluate_scenes(editor, plan, shown):
+        for row in evaluate(subject.system, subject.cases, subject.plan, shown, processes):
             meter.tell(row)
             rows.append(row)
-    return Outcome.of(editor, adapter, plan, rows, time.monotonic() - started), sheet
+    return Outcome.of(subject, rows, processes, time.monotonic() - started), sheet
+
+
+def write_benchmark(folder: Path, plan: Plan, processes: int | None) -> None:
+    """Export the cases of a plan that has a size, with progress on stderr; raises as `export` does."""
+    with Meter("Writing", plan, Console(stderr=True)) as meter:
+
+        def exported(ask: Ask) -> None:
+            meter.add(ask.split, ask.family, ask.queries)
+
+        export.export(folder, plan, processes or cores(), exported)
 
 
 def tell(
-    outcome: Outcome, collected: Sheet, *, sheet: Path | None = None, report: Path | None = None, as_json: bool = False
+    outcome: Outcome, collected: Sheet, *, sheet: Path | None = None, report: Path | None = None, form: Form = "tables"
 ) -> None:
-    """Write the files that were asked for; the numbers go to stdout, as tables or as JSON."""
+    """Write the files that were asked for; the numbers go to stdout."""
     if sheet:
         collected.save(sheet)
     if report:
         page.write(report, outcome, collected)
-    if as_json:
+    if form == "json":
         typer.echo(outcome.to_json())
+    elif form == "markdown":
+        typer.echo(markdown.written(outcome))
     else:
         show_tables(Console(), outcome)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from training.evaluation.cases import Case
 from training.evaluation.metrics import changed_region, psnr, share_of_first, ssim_map
+from training.evaluation.pictures import eight_bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over the cases of one family in one split; PSNR in dB, NaN where no case has such pixels.
+    """Means over the cases of one family in one split; PSNR in dB, NaN where no case has such pixels or results.
 
     right, wrong: the result with the right and with the wrong pair against the truth; `margin` is their difference.
     copy: the untouched query against the truth.
@@ -49,38 +50,49 @@ class Scores:
     recovered_wrong: float
 
 
-def score(case: Case, right: Tensor, wrong: Tensor) -> dict[str, float]:
-    """All means of `Scores` for one case; `right` and `wrong` are the results (3, H, W)."""
+def score(case: Case, right: Tensor, wrong: Tensor | None) -> dict[str, float]:
+    """All means of `Scores` for one case; `right` and `wrong` are the results (3, H, W). NaN for what takes a wrong one
+    where there is none."""
     truth, changed = case.truth, changed_region(case.query, case.truth)
     similarity = ssim_map(right, truth)
     scores = {
         "chance": 1 / len(case.alternatives),
         "right": psnr(right, truth),
-        "wrong": psnr(wrong, truth),
+        "wrong": math.nan if wrong is None else psnr(wrong, truth),
         "copy": psnr(case.query, truth),
-        "oracle": oracle(case.alternatives),
-        "blind": psnr(case.alternatives[1:].mean(0), truth),
+        "oracle": psnr(luckiest(case.alternatives), truth),
+        "blind": psnr(hedge(case.alternatives), truth),
         "changed": psnr(right, truth, changed),
         "changed_ssim": float(similarity[changed].mean()),
         "changed_copy": psnr(case.query, truth, changed),
         "rest": psnr(right, truth, ~changed),
         "rest_ssim": float(similarity[~changed].mean()),
         "recovered": share_of_first(right, case.alternatives),
-        "recovered_wrong": share_of_first(wrong, case.alternatives),
+        "recovered_wrong": math.nan if wrong is None else share_of_first(wrong, case.alternatives),
     }
     scores["margin"] = scores["right"] - scores["wrong"]
-    scores["changed_margin"] = scores["changed"] - psnr(wrong, truth, changed)
+    scores["changed_margin"] = math.nan if wrong is None else scores["changed"] - psnr(wrong, truth, changed)
     return scores
 
 
-def oracle(alternatives: Tensor) -> float:
-    """PSNR of the alternative nearest to the first of them, (K, 3, H, W), itself left out."""
-    return max(psnr(other, alternatives[0]) for other in alternatives[1:])
+def luckiest(alternatives: Tensor) -> Tensor:
+    """The one (3, H, W) nearest to the first of the alternatives (K, 3, H, W), itself left out."""
+    return max(alternatives[1:], key=lambda other: psnr(other, alternatives[0]))
+
+
+def hedge(alternatives: Tensor) -> Tensor:
+    """The mean picture (3, H, W) of all alternatives (K, 3, H, W) but the first."""
+    return eight_bits(alternatives[1:].mean(0))
 
 
 def percent(share: float) -> str:
     """As people read it; n/a for NaN."""
     return "n/a" if math.isnan(share) else f"{share:.0%}"
+
+
+def hundredths(value: float) -> str:
+    """A similarity as people read it; n/a for NaN."""
+    return "n/a" if math.isnan(value) else f"{value:.2f}"
 
 
 def tenths(value: float) -> str:

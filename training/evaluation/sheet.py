@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from PIL import Image
 
-from training.evaluation.suite import Shown, to_image
+from training.evaluation.plan import QUERIES
+from training.evaluation.suite import Shown
 
 COLUMNS = ("before", "after", "query", "result", "truth", "wrong pair")
-ENLARGE = 2
+ENLARGE, GAP = 2, 8
+PAPER = "white"
 
-Panels = tuple[Tensor, ...]  # as in COLUMNS, each (3, H, W) in [0, 1]
+Panels = tuple[Image.Image, ...]  # as in COLUMNS
 
 
 class Sheet:
@@ -21,22 +22,38 @@ class Sheet:
     def __init__(self, per_family: int = 4) -> None:
         self.per_family = per_family
         self.splits: dict[str, str] = {}
-        self.rows: dict[str, list[Panels]] = {}
+        self.pairs: dict[str, dict[int, Panels]] = {}
+
+    @property
+    def rows(self) -> dict[str, list[Panels]]:
+        """What there is to see of each family."""
+        return {family: list(pairs.values()) for family, pairs in self.pairs.items()}
 
     def add(self, shown: Shown) -> None:
-        rows, case = self.rows.setdefault(shown.family, []), shown.case
-        seen_pair = bool(rows) and rows[-1][0] is case.before
+        pairs, pair = self.pairs.setdefault(shown.family, {}), shown.index // QUERIES
         other_split = self.splits.setdefault(shown.family, shown.split) != shown.split
-        if other_split or seen_pair or len(rows) == self.per_family:
+        if other_split or pair in pairs or len(pairs) == self.per_family:
             return
-        rows.append((case.before, case.after, case.query, shown.right, case.truth, shown.wrong))
+        wrong = shown.wrong or Image.new("RGB", shown.right.size, PAPER)
+        pairs[pair] = (shown.before, shown.after, shown.query, shown.right, shown.truth, wrong)
 
     def save(self, path: Path) -> None:
         """Write a PNG, families side by side two by two."""
-        blocks = [torch.cat([torch.cat(row, -1) for row in rows], -2) for rows in self.rows.values()]
-        if len(blocks) % 2:
-            blocks.append(torch.ones_like(blocks[-1]))
-        halves = [torch.cat(blocks[start::2], -2) for start in (0, 1)]
-        gap = torch.ones(3, halves[0].shape[1], 8)
-        sheet = to_image(torch.cat([halves[0], gap, halves[1]], -1))
+        blocks = [_block(rows) for rows in self.rows.values()]
+        if not blocks:
+            return
+        heights = [max(block.height for block in blocks[start : start + 2]) for start in range(0, len(blocks), 2)]
+        width = blocks[0].width
+        sheet = Image.new("RGB", (2 * width + GAP, sum(heights)), PAPER)
+        for index, block in enumerate(blocks):
+            sheet.paste(block, (index % 2 * (width + GAP), sum(heights[: index // 2])))
         sheet.resize((sheet.width * ENLARGE, sheet.height * ENLARGE)).save(path)
+
+
+def _block(rows: list[Panels]) -> Image.Image:
+    width, height = rows[0][0].size
+    block = Image.new("RGB", (len(COLUMNS) * width, len(rows) * height))
+    for down, row in enumerate(rows):
+        for across, panel in enumerate(row):
+            block.paste(panel, (across * width, down * height))
+    return block

@@ -60,7 +60,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="At most. Default: 30 a pair, and no fewer than the base needs (300 to 500).",
+            help="At most. Default: what the base asks for (80 for the bundled one), from 17 pairs on more.",
             rich_help_panel=LORA,
         ),
     ] = None,

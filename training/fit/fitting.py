@@ -181,10 +181,10 @@ def _schedule(settings: Settings) -> Schedule:
         steps=settings.steps,
         rate=settings.rate,
         warmup=min(20, settings.steps),
+        cooldown=settings.cooldown,
         ema=settings.ema,
         weight_decay=0.0,
         log_every=math.gcd(LOG_EVERY, settings.judge_every, settings.steps),  # every look, and the end, are moments
-        checkpoint_every=settings.steps + 1,
     )
 
 

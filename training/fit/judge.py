@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines.pairs.check import Pair
 from pipelines.transfer import Editor
+from pipelines.transfer.passes import Prefix
 from training.evaluation.metrics import changed_region, psnr
 from training.evaluation.suite import to_pixels
 
@@ -93,10 +94,13 @@ def trials(asked: Sequence[Pair], known: Sequence[Pair], shown: int) -> list[Tri
 def judge(editor: Editor, tried: Sequence[Trial], seed: int = 0) -> Judged:
     """Edit the before image of every trial as its shown pairs tell, and compare with the after image."""
     rows, pictures = [], []
+    prefixes: dict[tuple[str, ...], Prefix] = {}  # most trials are shown the same pairs
     for index, trial in enumerate(tried):
-        prefix = editor.remember([(pair.before, pair.after) for pair in trial.shown])
+        names = tuple(pair.digest for pair in trial.shown)
+        if names not in prefixes:
+            prefixes[names] = editor.remember([(pair.before, pair.after) for pair in trial.shown])
         query, truth = (editor.fit(image) for image in (trial.asked.before, trial.asked.after))
-        result = editor.edit([query], prefix, seeds=[seed + index])[0]
+        result = editor.edit([query], prefixes[names], seeds=[seed + index])[0]
         rows.append(_scored(query, result, truth))
         pictures.append((trial.shown[0].before, trial.shown[0].after, query, result, truth))
     return Judged(Score(**{key: fmean(row[key] for row in rows) for key in rows[0]}), tuple(pictures))

@@ -29,12 +29,15 @@ class LoraWeights(nn.Module):
     def __init__(self, transformer: Transformer, rank: int, seed: int) -> None:
         from peft import LoraConfig
 
+        from training.fit.fused import fuse
+
         super().__init__()
         layers = layers_of(transformer)
         transformer.requires_grad_(False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # PEFT draws the first matrices from the global generator
             transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=NAME)
+        fuse(transformer)
         found = {name: weight for name, weight in transformer.named_parameters() if weight.requires_grad}
         for weight in found.values():
             weight.data = weight.data.float()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from infra import cluster
 from pipelines.transfer import bases
-from training.fit.settings import Settings, usual_rank, usual_steps
+from training.fit.settings import Settings, usual_looks, usual_rank, usual_steps
 
 if TYPE_CHECKING:
     from pipelines.pairs.check import Pair
@@ -58,7 +58,8 @@ def settings_for(options: Options, pairs: Sequence[Pair], base: bases.BaseSettin
     asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if asked.get("quantised", "none") != "none":
         asked["checkpointing"] = True  # or every pass would keep a copy of the weights in full for the backward pass
-    return Settings(**usual | asked)
+    chosen = usual | asked
+    return Settings(**chosen, judge_every=usual_looks(chosen["steps"]))
 
 
 def _hardware(ray: str | None) -> tuple[int, int]:

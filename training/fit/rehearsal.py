@@ -13,7 +13,7 @@ from training.evaluation.suite import to_image
 from training.scenes import EVERY_FAMILY, draw_tuples
 
 SEED = 0
-EDITS, OBJECTS = 32, 4  # of each family; the objects of an edit
+EDITS, OBJECTS = 8, 3  # of each family, no more than a short training meets; the objects of an edit
 
 
 def rehearsal_pairs(families: tuple[str, ...], side: int, seed: int) -> list[Pair]:

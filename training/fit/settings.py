@@ -11,6 +11,9 @@ from pipelines.transfer.loading import Quantised
 
 Precision = Literal["float32", "bfloat16"]
 FEW = 5  # pairs; from here on there is enough to fill a higher rank
+MANY = 17  # pairs; from here on more of them take more steps
+LOOKS = 8  # at the held-out pairs in a training; they are no nearer to each other and no further apart than:
+NEAR, FAR = 10, 50  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,9 @@ class Settings:
     rank, rate     of the LoRA (alpha is the rank), and its learning rate
     steps          at most; training stops earlier when the held-out pairs get worse
     queries        edited behind one shared prefix, in every worker at every step
-    kept_queries   the same for edits that the base can do already and shall keep, where there are any
+    kept_queries   the same for edits that the base can do already and shall keep, where there are any: few, for each
+                   costs three times what a new one does, and another edit comes with every step
+    cooldown       share of the steps over which the rate falls to zero, at the end
     shown          pairs in that prefix, at most
     views          of each pair, encoded once: the whole picture, and crops
     mirrored       some views are mirrored; wrong for edits that have a left and a right
@@ -38,7 +43,8 @@ class Settings:
     steps: int
     attention: Attention
     queries: int = 8
-    kept_queries: int = 8
+    kept_queries: int = 2
+    cooldown: float = 0.5
     shown: int = 2
     views: int = 8
     mirrored: bool = False
@@ -70,5 +76,11 @@ def usual_rank(pairs: int) -> int:
 
 
 def usual_steps(pairs: int, least: int) -> int:
-    """The rule of thumb of LoRA trainers; `least` is what the base asks for."""
-    return max(least, 30 * pairs)
+    """`least` is what the base asks for; in proportion from 17 pairs on. Where a base asks for 500, that is the rule of
+    thumb of LoRA trainers, 30 a pair."""
+    return max(least, round(least * pairs / MANY))
+
+
+def usual_looks(steps: int) -> int:
+    """Steps from one look at the held-out pairs to the next."""
+    return max(NEAR, min(FAR, steps // LOOKS))

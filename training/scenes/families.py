@@ -24,9 +24,9 @@ PHOTO_SHARE = 0.4  # of the scenes of families that also make sense on photograp
 class Family:
     """One kind of edit. `apply(scene, parameters)` takes (B, dims) in [0, 1] and returns the edited scenes.
 
-    `parameters` are what the dimensions are called. `choices` is the number of values of a discrete parameter; such a family has no held-out band, others have one in
-    the `banded` dimensions. `circular` dimensions go round: 0 and 1 are the same. `subjects` names the classes it makes
-    sense on.
+    `parameters` are what the dimensions are called. `choices` is the number of values of a discrete parameter; such a
+    family has no held-out band, others have one in the `banded` dimensions. `circular` dimensions go round: 0 and 1
+    are the same. `subjects` names the classes it makes sense on.
     """
 
     name: str

@@ -77,7 +77,7 @@ def _paint_strokes(chance: random.Random, cover: Image.Image, main: Image.Image,
 
 
 def _paint_cutout(chance: random.Random, cover: Image.Image, main: Image.Image, ink: Image.Image) -> None:
-    """A piece cut out of a photograph; its upper or lower half is tinted in the main colour, light and dark as it was."""
+    """A piece cut out of a photograph; its upper or lower half is in the main colour, light and dark as it was."""
     curve = _closed_curve(chance)
     photo = Image.open(FOLDER / f"{chance.choice(SPLITS['held_out'])}.jpg").convert("RGB")
     side = min(photo.size)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -273,19 +274,22 @@ def test_fresh_does_without_a_damaged_manifest(apply, photos, tmp_path):
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory) -> tuple[Path, Path]:
-    """A folder with a pair that puts a patch on an object, and one with photos ten times as large as the base works."""
+    """A folder with a pair that puts a patch on an object, and one with photos five times the base's size."""
     import torch
 
+    from pipelines.transfer import bases
     from training.evaluation.suite import to_image
     from training.scenes import FAMILIES, draw_scenes, render
 
     generator = torch.Generator().manual_seed(3)
     pair, photos = tmp_path_factory.mktemp("patch"), tmp_path_factory.mktemp("large")
-    shown = draw_scenes(1, (64, 64), generator, classes=("bag",))
+    side = isqrt(bases.settings_of(bases.BUNDLED).max_area)
+    small, large = (side, side), (5 * side, 5 * side)
+    shown = draw_scenes(1, small, generator, classes=("bag",))
     after = FAMILIES["add"].apply(shown, torch.tensor([[0.25, 0.3, 0.7, 0.15, 1.0]]))
-    save(to_image(render(shown, (64, 64))[0]), pair / "before.png")
-    save(to_image(render(after, (64, 64))[0]), pair / "after.png")
-    query = to_image(render(draw_scenes(1, (640, 640), generator, classes=("mug",)), (640, 640))[0])
+    save(to_image(render(shown, small)[0]), pair / "before.png")
+    save(to_image(render(after, small)[0]), pair / "after.png")
+    query = to_image(render(draw_scenes(1, large, generator, classes=("mug",)), large)[0])
     save(query, photos / "mug.png")
     cutout = query.copy()
     cutout.putalpha(Image.linear_gradient("L").resize(query.size))

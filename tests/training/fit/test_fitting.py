@@ -15,9 +15,9 @@ from tests.tiny import tiny_transformer
 from training.fit import lora
 from training.fit.draw import Draw
 from training.fit.fitting import Fit
-from training.fit.judge import hold_out, trials
+from training.fit.judge import hold_out, judge, trials
 from training.fit.loss import group_loss
-from training.fit.settings import Settings, usual_rank, usual_steps
+from training.fit.settings import Settings, usual_looks, usual_rank, usual_steps
 from training.fit.views import look_at
 
 
@@ -250,6 +250,17 @@ def test_of_many_held_out_pairs_eight_are_judged(pairs):
     assert len(held) == 10 and len(trials(held, found, 2)) == 8
 
 
+def test_pairs_that_are_judged_together_come_out_as_each_alone(tiny_base, pairs):
+    editor, found = Editor.load(tiny_base), [*pairs(4, "a"), *pairs(4, "b", first=20)]
+    held = hold_out(found)
+    tried = trials([*found[:2], *held], [pair for pair in found[2:] if pair not in held], 2)
+    assert len({trial.shown[0].digest for trial in tried}) > 1
+    together = judge(editor, tried)
+    alone = [judge(editor, [trial], seed) for seed, trial in enumerate(tried)]
+    assert [row[3].tobytes() for row in together.pictures] == [each.pictures[0][3].tobytes() for each in alone]
+    assert together.score.balanced == pytest.approx(sum(each.score.balanced for each in alone) / len(alone))
+
+
 def test_stock_diffusers_loads_what_we_save_and_computes_the_same(fit, tmp_path):
     fitting = fit(steps=20, judge_every=20)
     for _ in fitting.run():
@@ -287,7 +298,8 @@ def test_an_editor_wears_what_was_trained(fit, tmp_path, scene):
 
 def test_usual_settings_grow_with_the_pairs_and_nonsense_is_refused():
     assert [usual_rank(count) for count in (1, 4, 5, 42)] == [16, 16, 32, 32]
-    assert [usual_steps(count, 500) for count in (1, 5, 20, 42)] == [500, 500, 600, 1260]
+    assert [usual_steps(count, 500) for count in (1, 5, 17, 42)] == [500, 500, 500, 1235]
+    assert [usual_looks(steps) for steps in (8, 80, 300, 500)] == [10, 10, 37, 50]
     for changes, said in (
         ({"steps": 0}, "--steps"),
         ({"precision": "int3"}, "float32 or bfloat16"),
