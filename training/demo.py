@@ -10,8 +10,8 @@ python -m training.demo FOLDER writes
 python -m training.demo FOLDER --sheet draws
     FOLDER/sheet.png     pairs, pictures and what FOLDER/edited has of them, edit by edit
 
-Scenes are the first ones that the seeds draw, whatever becomes of them. All photographs are held out from training but
-the one in the pair of `tone`.
+Scenes are the first ones that the seeds draw, whatever becomes of them; products stand near the middle. All photographs
+are held out from training but the one in the pair of `tone`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from torch import Tensor
 
 from pipelines.catalog import manifest
 from training.evaluation.suite import to_image
-from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, Scene, draw_scenes, render
+from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, Family, Scene, draw_scenes, render
 from training.scenes.edits import with_patches
 from training.scenes.photos import FOLDER as PHOTOGRAPHS
 from training.scenes.photos import NAMES, SPLITS, draw_crops
+from training.scenes.scene import object_pose
 from training.scenes.uniform import Uniform
 from training.sheet import SheetRow, contact_sheet
 
@@ -68,14 +69,12 @@ def write_demo(folder: Path) -> None:
     _write_pairs(folder / "pairs" / "red-left", generator)
     for index, product in enumerate(name for classes in SUBJECTS["products"] for name in classes):
         size = SIZES[index % len(SIZES)]
-        _save(render(draw_scenes(1, size, generator, classes=(product,)), size)[0], folder / f"products/{product}.png")
+        _save(render(_shot(product, size, generator), size)[0], folder / f"products/{product}.png")
 
 
 def _write_pair(folder: Path, name: str, parameters: Tensor, generator: torch.Generator) -> None:
     family = FAMILIES[name]
-    classes = _drawn(family.subjects, False, generator)
-    scene = _patched(draw_scenes(1, SIZE, generator, classes=classes), name, generator)
-    size = SIZE
+    scene, size = _subject(family, False, generator)[1], SIZE
     if family.on_photos:
         scene, size = _photographed(scene, PAIRED_PHOTO)
     _save(render(scene, size)[0], folder / f"{name}_before.png")
@@ -99,19 +98,24 @@ def _write_queries(folder: Path, name: str, generator: torch.Generator) -> None:
             shutil.copy(PHOTOGRAPHS / f"{photo}.jpg", folder / f"{index} {photo}.jpg")
         return
     for index, (held_out, busy) in enumerate(((False, False), (True, False), (True, True)), start=1):
-        classes = _drawn(family.subjects, held_out, generator)
-        scene = _patched(draw_scenes(1, SIZE, generator, classes=classes), name, generator)
+        product, scene = _subject(family, held_out, generator)
         scene = _before_photograph(scene, generator) if busy else scene
-        _save(render(scene, SIZE)[0], folder / f"{index} {classes[0]}.png")
+        _save(render(scene, SIZE)[0], folder / f"{index} {product}.png")
 
 
-def _drawn(subjects: str, held_out: bool, generator: torch.Generator) -> tuple[str]:
-    classes = SUBJECTS[subjects][held_out]
-    return (classes[int(torch.randint(len(classes), (), generator=generator))],)
+def _subject(family: Family, held_out: bool, generator: torch.Generator) -> tuple[str, Scene]:
+    """What an edit can be shown on: its class, of those that training shows or never shows, and a scene."""
+    classes = SUBJECTS[family.subjects][held_out]
+    product = classes[int(torch.randint(len(classes), (), generator=generator))]
+    scene = _shot(product, SIZE, generator)
+    return product, with_patches(scene, Uniform(generator)) if family.patched else scene
 
 
-def _patched(scene: Scene, name: str, generator: torch.Generator) -> Scene:
-    return with_patches(scene, Uniform(generator)) if FAMILIES[name].patched else scene
+def _shot(product: str, size: tuple[int, int], generator: torch.Generator) -> Scene:
+    """A product near the middle of the picture, as catalogs have them."""
+    scene, uniform = draw_scenes(1, size, generator, classes=(product,)), Uniform(generator)
+    place, angle = uniform(1, 2, low=-0.12, high=0.12), uniform(1, low=-0.15, high=0.15)
+    return scene.with_(pose=object_pose(place, angle, uniform(1, low=0.75, high=1.05), scene.handedness))
 
 
 def _before_photograph(scene: Scene, generator: torch.Generator) -> Scene:

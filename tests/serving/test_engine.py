@@ -18,7 +18,6 @@ from pipelines.transfer import Editor, bases
 from pipelines.transfer.prompts import GUIDANCE, NEGATIVE, TOKENS, parsed
 from serving.engine import Engine, Work
 from tests.serving.adapters import picture, publish
-from tests.tiny import make_tiny_base
 
 SIZES = [(64, 64), (48, 64), (64, 32), (32, 32)]  # 16, 12, 8 and 4 tokens
 
@@ -245,7 +244,7 @@ def test_a_deadline_ends_what_runs_and_what_waits(tiny_base, cache, worn):
 
 def test_what_one_request_cannot_have_is_its_own_affair(engine, editor, tmp_path, worn, cache, tiny_base):
     good = [Work(query=picture(n), seed=n, worn=worn[n]) for n in range(4)]
-    foreign = Worn(publish(str(tmp_path), "foreign", make_tiny_base(tmp_path / "other", seed=1), 1))
+    foreign = Worn(publish(str(tmp_path), "foreign", bases.BUNDLED, 1))
     damaged = Worn(publish(str(tmp_path), "damaged", tiny_base, 60))
     Path(damaged.version.uri, "adapter.safetensors").write_bytes(b"no weights")
     bad = [

@@ -144,15 +144,17 @@ def test_splits_hold_out_what_they_say(monkeypatch):
     """Which subjects and parameters are asked for, split by split; and those subjects are of disjoint classes."""
     asked = []
 
-    def recorded(family, count, size, generator, held_out=False):
-        asked.append(held_out)
-        return draw_subjects(family, count, size, generator, held_out)
+    def recorded(family, count, size, generator, look):
+        asked.append(look)
+        return draw_subjects(family, count, size, generator, look)
 
     monkeypatch.setattr("training.evaluation.cases.draw_subjects", recorded)
     for split, told in SPLITS.items():
         asked.clear()
         next(draw_trials("rotate", split, count=2, seed=0, size=16))
-        assert set(asked) == {split == "objects"}
+        assert set(asked) == {told.look}
+        assert told.look.held_out == (split in ("objects", "busy", "renderer"))
+        assert told.look.sprites == (split == "renderer")
         assert told.held_out_parameters == (split == "parameters")
     for training, held_out in SUBJECTS.values():
         assert training and held_out and not set(training) & set(held_out)
@@ -166,7 +168,7 @@ def test_discrete_families_have_no_held_out_parameters():
 
 
 def test_a_split_may_lack_families(monkeypatch):
-    monkeypatch.setitem(SPLITS, "objects", Split(look="objects", lacks=("pose",), told="without figures"))
+    monkeypatch.setitem(SPLITS, "objects", Split(lacks=("pose",), told="without figures"))
     assert Plan(families=("pose", "tone")).runs == [("objects", "tone")]
     with pytest.raises(UsageError, match="pose"):
         Plan(families=("pose",))
