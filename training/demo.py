@@ -155,7 +155,7 @@ def write_sheet(folder: Path) -> Path:
         pair = [str(folder / f"pairs/{name}_{side}.png") for side in ("before", "after")]
         queries = [str(path.resolve()) for path in sorted((folder / "catalog" / name).iterdir())]
         shown = [*pair, *(path for query in queries for path in (query, made.get(query)))]
-        rows.append(SheetRow(name, [path and Image.open(path) for path in shown]))
+        rows.append(SheetRow(name, [Image.open(path) if path else None for path in shown]))
     sheet = contact_sheet(COLUMNS, rows, CELL)
     palette = sheet.quantize(COLOURS, kmeans=2)
     place = folder / "sheet.png"
