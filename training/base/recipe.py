@@ -147,7 +147,8 @@ MINIATURE = {
     ),
     # One CPU core, 94 minutes: edits about the object's own middle wherever it stands, then the scenes as they are now.
     # The first 2,880 tuples still had the plain scenes and no edits of the whole picture; a step took a quarter of
-    # these tuples, in float32.
+    # these tuples, in float32, Muon's orthogonalisation too. The bundled weights are half way between these and those
+    # of the phase before.
     "general": Phase(
         after="wide",
         panel=128,

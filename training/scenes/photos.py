@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from training.scenes.scene import mapped
+from training.scenes.scene import mapped, pixel_grid
 
 FOLDER = Path(__file__).parent / "photographs"
 SPLITS = {
@@ -74,8 +74,5 @@ def sample(which: Tensor, places: Tensor, side: int) -> Tensor:
 def crops(count: int, size: tuple[int, int], generator: torch.Generator, split: str) -> Tensor:
     """Random crops (B, 3, H, W) as pictures."""
     which, maps = draw_crops(count, size, generator, split)
-    height, width = size
-    y = (torch.arange(height, device=generator.device) + 0.5 - height / 2) * (2 / min(size))
-    x = (torch.arange(width, device=generator.device) + 0.5 - width / 2) * (2 / min(size))
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1]).expand(count, -1, -1, -1)
+    grid = pixel_grid(size, generator.device).expand(count, -1, -1, -1)
     return sample(which, mapped(grid, maps), min(size))

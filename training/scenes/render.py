@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.scenes import photos
-from training.scenes.scene import Scene, determinant, mapped
+from training.scenes.scene import Scene, determinant, mapped, pixel_grid
 from training.scenes.shapes import distance
 from training.scenes.surfaces import pattern
 
@@ -19,7 +19,7 @@ _SHINE_REACH = 0.012  # squared distance at which a highlight has fallen to 1/e
 
 def render(scene: Scene, size: tuple[int, int]) -> Tensor:
     """Render to (B, 3, H, W) in [0, 1]; `size` is (H, W) in pixels."""
-    points = mapped(_pixel_grid(size, scene.parts.device).expand(len(scene.parts), -1, -1, -1), scene.camera)
+    points = mapped(pixel_grid(size, scene.parts.device).expand(len(scene.parts), -1, -1, -1), scene.camera)
     pixel = 2.0 / min(size) * _scale_of(scene.camera)
     image = _draw_backdrop(scene, points, size)
     image = _draw_shadows(scene, image, points)
@@ -28,15 +28,6 @@ def render(scene: Scene, size: tuple[int, int]) -> Tensor:
     if len(only):
         image = image.index_copy(0, only, _photograph(scene.rows(only), points[only], size))
     return _apply_tone(image, scene.tone)
-
-
-def _pixel_grid(size: tuple[int, int], device: torch.device) -> Tensor:
-    """(2, H, W) x and y of the pixel centres; the short side spans [-1, 1]."""
-    height, width = size
-    short = min(size)
-    y = (torch.arange(height, device=device) + 0.5 - height / 2) * (2 / short)
-    x = (torch.arange(width, device=device) + 0.5 - width / 2) * (2 / short)
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1])
 
 
 def _scale_of(pose: Tensor) -> Tensor:

@@ -140,6 +140,15 @@ def affine(turn: Tensor, shift: Tensor) -> Tensor:
     return torch.cat([turn, shift.unsqueeze(-1)], -1)
 
 
+def pixel_grid(size: tuple[int, int], device: torch.device) -> Tensor:
+    """(2, H, W) x and y of the pixel centres; the short side spans [-1, 1]."""
+    height, width = size
+    short = min(size)
+    y = (torch.arange(height, device=device) + 0.5 - height / 2) * (2 / short)
+    x = (torch.arange(width, device=device) + 0.5 - width / 2) * (2 / short)
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1])
+
+
 def mapped(places: Tensor, maps: Tensor) -> Tensor:
     """Places (B, 2, H, W) under affine maps (B, 2, 3)."""
     turn, shift = maps[:, :, :2, None, None], maps[:, :, 2, None, None]

@@ -135,7 +135,7 @@ def _image(pixels):
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", [name for name in EVERY_FAMILY if name != "pan"])  # which a camera does as well
 def test_edits_of_scenes_are_not_taken_for_misalignment(family):
     found = [measure(before, after) for before, after in scenes(family, 6)]
     assert not any(each and each.off for each in found)
