@@ -103,5 +103,5 @@ def test_rows_of_a_table_may_have_such_pairs_and_any_photo_may_become_an_avif(ap
             assert row["result_uri"].endswith(".avif") and image.format == "AVIF"
     page = (tmp_path / "out" / "report.html").read_text()
     pictures = [each.partition('"')[0] for each in page.split("base64,")[1:]]
-    assert len(pictures) == 6
+    assert len(pictures) == 2 + 2 + 2 * 2  # the job's pair, the row's own pair, two photos before and after
     assert all(Image.open(io.BytesIO(base64.b64decode(each))).format in FORMATS for each in pictures)
