@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.catalog import manifest
-from training.evaluation.suite import to_image
+from training.evaluation.pictures import to_image
 from training.scenes import EVERY_FAMILY, FAMILIES, SUBJECTS, Family, Scene, draw_scenes, render
 from training.scenes.edits import with_patches
 from training.scenes.photos import FOLDER as PHOTOGRAPHS

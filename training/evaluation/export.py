@@ -33,8 +33,8 @@ from training.evaluation.cases import VERSION, Case, Drawn, case_id, digest_of
 from training.evaluation.pictures import to_image
 from training.evaluation.plan import GROUPS, QUERIES, SPLITS, Ask, Plan, group_of
 from training.evaluation.processes import spread
-from training.evaluation.results import png
 from training.scenes import EVERY_FAMILY, photos
+from training.sheet import png
 
 DIGITS = 6  # of a parameter, after the point
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import multiprocessing
 
+from infra import cluster
 from infra.errors import EditTransferError
 
 Item = TypeVar("Item")
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 def cores() -> int:
     """How many processes this one may keep busy; 1 where they could not share its memory."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    return cluster.cores() if sys.platform == "linux" else 1
 
 
 def spread(work: Callable[[Item], Result], items: Sequence[Item], processes: int) -> Iterator[Result]:

@@ -15,10 +15,10 @@ from PIL import Image
 from infra import store
 from training.evaluation.outcome import Outcome
 from training.evaluation.plan import GROUPS, QUERIES, SPLITS, group_of
-from training.evaluation.results import png
 from training.evaluation.scores import hundredths, percent, tenths
 from training.evaluation.sheet import COLUMNS, Sheet
 from training.evaluation.suite import Row
+from training.sheet import png
 
 LARGEST = 128  # pixels of the side of a picture in the page; larger panels are brought down to it
 SPARK = (72, 20)  # width and height of a small curve, in pixels

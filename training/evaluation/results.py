@@ -6,7 +6,6 @@ the wrong pair are left out.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipelines import codec
 from training.evaluation.cases import Trial
 from training.evaluation.suite import Shown
 from training.evaluation.systems import Answer, Answers, Steps
+from training.sheet import png
 
 WRONG = ".wrong"
 SUFFIXES = {suffix for suffixes in codec.EXTENSIONS.values() for suffix in suffixes}
@@ -178,10 +178,3 @@ class Saver:
 
     def _write(self, name: str, image: Image.Image) -> None:
         (self.folder / f"{name}.png").write_bytes(png(image))
-
-
-def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file: the same for the same pixels."""
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.pairs.check import Pair, check_pairs, usable
 from pipelines.transfer.bases import BaseSettings
-from training.evaluation.suite import to_image
+from training.evaluation.pictures import to_image
 from training.scenes import EVERY_FAMILY, draw_tuples
 
 SEED = 0
