@@ -112,7 +112,7 @@ def _extended(key: Tensor, value: Tensor, read: Sequence[KeyValue]) -> KeyValue:
 
 
 class _Processor:
-    _attention_backend = None  # set by `transformer.set_attention_backend`
+    _attention_backend = None  # see `set_backend`
     _parallel_config = None
 
     def __init__(self) -> None:
@@ -241,6 +241,20 @@ def install(transformer: Flux2Transformer2DModel | FluxTransformer2DModel) -> No
         block.attn.set_processor(_processor(block.attn))
         if not any(isinstance(hook, _AtLayer) for hook in block._forward_pre_hooks.values()):
             block.register_forward_pre_hook(_AtLayer(layer), with_kwargs=True)
+
+
+def set_backend(transformer: Flux2Transformer2DModel | FluxTransformer2DModel, name: str) -> None:
+    """Have a transformer with our processors attend by this backend of diffusers, such as `native` or `sage`.
+
+    Its own method would make it the usual one of every other model of the process as well.
+
+    Raises:
+        ValueError, RuntimeError, ImportError: there is none of this name here.
+    """
+    from diffusers.models.attention_dispatch import attention_backend
+
+    with attention_backend():
+        transformer.set_attention_backend(name)
 
 
 def _processor(attn: Any) -> _Processor:

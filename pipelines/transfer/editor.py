@@ -22,7 +22,7 @@ from pipelines.transfer.layout import Attention, Grid, compacted
 from pipelines.transfer.loading import Quantised
 from pipelines.transfer.passes import Prefix
 from pipelines.transfer.pictures import check_framing, fitted, resized, to_images, to_tensor
-from pipelines.transfer.sampler import denoise, draw_noise
+from pipelines.transfer.sampler import denoise
 from pipelines.tuning import PLAIN, Tuning
 
 Pair = tuple[Image.Image, Image.Image]
@@ -283,7 +283,7 @@ class Editor:
         plan = prefix.layout(grid)
         plain = passes.velocity_field(self.family, self.family.encode(to_tensor(images)), prefix, plan)
         velocity = passes.guided(self.family, plain)
-        noise = draw_noise(seeds, plan.result.tokens, self.family.channels).to(self.family.device)
+        noise = self.family.noise(seeds, plan.result).to(self.family.device)
         sigmas = self.family.sigmas(steps, plan.result.tokens)
         with tuning.step_cached(self.family.transformer, self.tuned.step_cache, steps, self.residuals):
             return denoise(velocity, noise, sigmas)

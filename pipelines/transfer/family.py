@@ -133,5 +133,11 @@ class Family(Protocol):
     def run_full(self, tokens_BSC: Tensor, panels: Sequence[Panel], t_B: Tensor) -> Tensor:
         """Velocity of the first panel when all tokens see all, all modulated at `t_B`: the stock pass."""
 
+    def noise(self, seeds: Sequence[int], result: Panel) -> Tensor:
+        """Starting noise BSC of the result, the same for a seed whatever the batch and the device."""
+
     def sigmas(self, steps: int, tokens: int) -> list[float]:
-        """Noise levels from 1 down to 0, `steps + 1` of them, as the base's own scheduler spaces them."""
+        """Noise levels from 1 down to 0, `steps + 1` of them, as the base's own scheduler spaces them.
+
+        `tokens` are the result's. What of a base's sequence counts for its schedule is decided here, by the family.
+        """

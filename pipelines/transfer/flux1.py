@@ -2,8 +2,10 @@
 
 Positions are those of the paper's canvas of two by two panels (Edit Transfer, arXiv 2503.13327), before and after above
 query and result, counted from the point where the four meet: rotary positions are relative, so that panels of any size
-fit, and equal squares sit as they do on the canvas counted from its corner. Bases of the kind of FLUX.1 Kontext know no
-canvas: there every panel starts at the same corner, and the first coordinate tells the references apart.
+fit, and equal squares sit as they do on the canvas counted from its corner. The noise schedule and the
+starting noise are the canvas's too, four panels of the result's size whatever the number of pairs, as in the paper's
+public code. Bases of the kind of FLUX.1 Kontext know no canvas: there every panel starts at the same corner, the first
+coordinate tells the references apart, and the result alone counts.
 
 Letters: B images, C latent channels of a token, S tokens, T text tokens, E text channels, P pooled text channels.
 """
@@ -21,12 +23,14 @@ from torch import Tensor
 from pipelines.transfer.attention import Memory, Segment, install
 from pipelines.transfer.family import Prompt, suited
 from pipelines.transfer.layout import TIME_STRIDE, Grid, Panel
+from pipelines.transfer.sampler import draw_noise, generator_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 GUIDANCE = 1.0  # what the paper gives the guidance-distilled member of the family (dev)
 LEFT = ("before", "query")
+PANELS = 4  # of the canvas
 Positions = Literal["canvas", "kontext"]
 
 
@@ -169,17 +173,33 @@ class Flux1:
             return_dict=False,
         )[0]
 
+    def noise(self, seeds: Sequence[int], result: Panel) -> Tensor:
+        """Starting noise BSC of the result, a generator for each image.
+
+        On a canvas it is the last quarter of the whole canvas's noise, every latent channel of which has been divided
+        by its standard deviation.
+        """
+        if self.positions == "kontext":
+            return draw_noise(seeds, result.tokens, self.channels)
+        return torch.cat([self._canvas_noise(seed, result.grid) for seed in seeds])
+
+    def _canvas_noise(self, seed: int, grid: Grid) -> Tensor:
+        rows, columns = (2 * side for side in grid)  # of latents: 2x2 are a token
+        canvas = torch.randn(self.channels // 4, 2 * rows, 2 * columns, generator=generator_of(seed))
+        canvas = canvas / canvas.std((1, 2), keepdim=True)
+        return F.pixel_unshuffle(canvas[None, :, rows:, columns:], 2).flatten(2).transpose(1, 2)
+
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """Noise levels from 1 down to 0, `steps + 1` of them, as the base's own scheduler spaces them.
 
-        `tokens` are the result's: the shift is that of an image of its size, not of the whole canvas.
+        `tokens` are the result's; the shift is that of an image of the whole canvas, where there is one.
         """
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-        config = self.scheduler.config
+        config, noised = self.scheduler.config, tokens * (PANELS if self.positions == "canvas" else 1)
         spaced = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1.0 / steps, steps)
         lengths = config.base_image_seq_len, config.max_image_seq_len
-        shift = calculate_shift(tokens, *lengths, config.base_shift, config.max_shift)
+        shift = calculate_shift(noised, *lengths, config.base_shift, config.max_shift)
         self.scheduler.set_timesteps(steps, sigmas=spaced, mu=shift if config.use_dynamic_shifting else None)
         return self.scheduler.sigmas.tolist()
 

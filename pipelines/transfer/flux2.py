@@ -16,6 +16,7 @@ from torch import Tensor
 from pipelines.transfer.attention import Memory, Segment, install
 from pipelines.transfer.family import Prompt, suited
 from pipelines.transfer.layout import Grid, Panel
+from pipelines.transfer.sampler import draw_noise
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
@@ -144,6 +145,10 @@ class Flux2:
             joint_attention_kwargs={"memory": memory} if memory is not None else None,
             return_dict=False,
         )[0]
+
+    def noise(self, seeds: Sequence[int], result: Panel) -> Tensor:
+        """Starting noise BSC of the result, a generator for each image."""
+        return draw_noise(seeds, result.tokens, self.channels)
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """Noise levels from 1 down to 0, `steps + 1` of them, as the base's own scheduler spaces them."""

@@ -13,7 +13,12 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (tokens BSC, t of shape (1,)) -
 
 def draw_noise(seeds: Sequence[int], tokens: int, channels: int) -> Tensor:
     """Starting noise BSC. Each image has its own generator, on the CPU: neither the batch nor the device matters."""
-    return torch.stack([torch.randn(tokens, channels, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.stack([torch.randn(tokens, channels, generator=generator_of(seed)) for seed in seeds])
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """The generator of an image's noise."""
+    return torch.Generator().manual_seed(seed)
 
 
 def denoise(velocity: Velocity, noise_BSC: Tensor, sigmas: Sequence[float]) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from infra.errors import UsageError
-from pipelines.transfer.attention import blocks_of
+from pipelines.transfer.attention import blocks_of, set_backend
 from pipelines.tuning import StepCache, Tuning, Weights
 
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
@@ -116,7 +116,7 @@ def regroup(transformer: Any) -> None:
 
 def _set_backend(transformer: Any, name: str) -> None:
     try:
-        transformer.set_attention_backend(name)
+        set_backend(transformer, name)
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UsageError(f"--attention-backend {name} cannot be used here: {reason}.") from None

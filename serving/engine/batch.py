@@ -18,7 +18,7 @@ from pipelines.faults import leave_if_broken, out_of_memory
 from pipelines.transfer import passes
 from pipelines.transfer.layout import Grid, Layout
 from pipelines.transfer.pictures import to_images, to_tensor
-from pipelines.transfer.sampler import draw_noise, euler_move
+from pipelines.transfer.sampler import euler_move
 from serving.engine.request import Edited, Progress
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Batch:
 
     def _begun(self, arrival: Arrival, plan: Layout, context: passes.Context) -> Running:
         family, work = self.editor.family, arrival.ticket.work
-        noise = draw_noise([work.seed], plan.result.tokens, family.channels).to(family.device)
+        noise = family.noise([work.seed], plan.result).to(family.device)
         sigmas = family.sigmas(work.steps or self.editor.default_steps, plan.result.tokens)
         return Running(arrival, context, noise, sigmas)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipelines.transfer import Editor, bases, passes
 from pipelines.transfer.family import Family
 from pipelines.transfer.layout import Grid
-from pipelines.transfer.sampler import denoise, draw_noise
+from pipelines.transfer.sampler import denoise
 from training.base.crisp import picture_loss
 from training.loop import Loss, Schedule, Trainer, generator_for
 from training.scenes import COMPOSITIONS, EVERY_FAMILY, FAMILIES, draw_parameters, draw_subjects, render
@@ -71,7 +71,7 @@ def _asked(editor: Editor, name: str, generator: torch.Generator) -> Results:
     prefix = passes.remember(family, [(shown[:1], true[:1])], [(grid, grid)], editor.attention)
     plan = prefix.layout(grid)
     seeds = torch.randint(2**31, (QUERIES,), generator=generator).tolist()
-    noise = draw_noise(seeds, plan.result.tokens, family.channels).to(family.device)
+    noise = family.noise(seeds, plan.result).to(family.device)
     sigmas = family.sigmas(editor.default_steps, plan.result.tokens)
     tokens = denoise(passes.velocity_field(family, shown[1:], prefix, plan), noise, sigmas)
     changes = (shown[1:] - true[1:]).square().mean(2)

@@ -16,6 +16,7 @@ from torch import nn
 
 from infra.errors import UsageError
 from pipelines.transfer import Editor
+from pipelines.transfer.attention import set_backend
 from pipelines.transfer.flux2 import Flux2
 from pipelines.transfer.tuning import compile_blocks
 from training import evaluation
@@ -116,6 +117,8 @@ class Session:
         self.order, phase, device = order, order.phase, torch.device(order.device)
         autoencoder = AutoencoderKLFlux2.from_pretrained(order.vae).requires_grad_(False)
         self.family = Flux2(_transformer(order).to(device), autoencoder, new_scheduler())
+        if order.device == "cpu":  # its flash kernel is slow to differentiate on sequences this short
+            set_backend(self.family.transformer, "_native_math")
         encode = _encoder(self.family, order)
         autoencoder.to(device)
         reader, preview = _heads(self.family, order)
@@ -157,13 +160,9 @@ class Session:
 
 def _transformer(order: Order) -> Flux2Transformer2DModel:
     if order.start is None:
-        transformer = new_transformer(order.phase, order.seed)
-    else:
-        before = Flux2Transformer2DModel.from_pretrained(order.start / "transformer", torch_dtype=torch.float32)
-        transformer = widen(before, order.phase, order.seed)
-    if order.device == "cpu":  # its flash kernel is slow to differentiate on sequences this short
-        transformer.set_attention_backend("_native_math")
-    return transformer
+        return new_transformer(order.phase, order.seed)
+    before = Flux2Transformer2DModel.from_pretrained(order.start / "transformer", torch_dtype=torch.float32)
+    return widen(before, order.phase, order.seed)
 
 
 def _heads(family: Flux2, order: Order) -> tuple[PairReader, Preview]:

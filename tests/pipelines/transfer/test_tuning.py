@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.hooks import group_offloading
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from PIL import Image
 from torch import nn
 from torch._dynamo.utils import counters
@@ -238,6 +239,15 @@ def test_tiles_of_large_images_only(folder):
     assert same(edited(plain), edited(tiled))
     large = edited(tiled, size=(96, 96))
     assert large[0].shape == (96, 96, 3) and not same(edited(plain, size=(96, 96)), large)
+
+
+def test_the_attention_backend_of_one_editor_is_no_others(folder):
+    usual = _AttentionBackendRegistry.get_active_backend()[0]
+    other = Editor.load(folder, tuned=Tuning(attention_backend="_native_math"))
+    assert {block.attn.processor._attention_backend for block in blocks_of(other.family.transformer)} == {
+        "_native_math"
+    }
+    assert _AttentionBackendRegistry.get_active_backend()[0] == usual != "_native_math"
 
 
 def test_attention_backends_are_those_of_diffusers(folder):
